@@ -1,0 +1,17 @@
+"""Callbacks and loggers of a run: progress, metrics file, checkpoints, W&B."""
+
+from callbacks.checkpoints import CONFIG_KEY, ConfigInCheckpoint, LastCheckpoint, StopOnNaN, read_checkpoint
+from callbacks.metrics_file import MetricsFile
+from callbacks.progress import EpochLines, on_terminal, progress_display
+
+__all__ = [
+    "CONFIG_KEY",
+    "ConfigInCheckpoint",
+    "EpochLines",
+    "LastCheckpoint",
+    "MetricsFile",
+    "StopOnNaN",
+    "on_terminal",
+    "progress_display",
+    "read_checkpoint",
+]

@@ -1,0 +1,140 @@
+"""Where every random draw of the project comes from: streams that are named, seeded and never overlap.
+
+A stream is set by a context manager and read by whatever draws (noise layers, random starts of attacks):
+
+    with drawing_from(Stream.named(0, "judge", index=batch)):
+        logits = model(x)
+
+Outside of any stream PyTorch's default generators are used, as everywhere else.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+# PyTorch's CPU generator (Mersenne twister) runs on one thread, and Gaussian noise costs more than the convolution
+# behind it. A large draw is therefore split into this many fixed parts, each with a generator of its own. The number
+# does not depend on the threads at hand, so neither do the values.
+LANES = 8
+_PARALLEL_FROM = 1 << 17  # below this many values a thread costs more than it saves
+_SEEDS = 1 << 32  # the Mersenne twister is seeded with 32 bits; more would be ignored silently
+
+
+class Stream:
+    """A reproducible source of draws on any device.
+
+    Args:
+        seed: any integer; streams whose seeds differ by a multiple of `LANES` (modulo 2^32) share no generator.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed % _SEEDS
+        self._generators: dict[tuple[torch.device, int], torch.Generator] = {}
+
+    @classmethod
+    def named(cls, *key: str | int, index: int = 0) -> "Stream":
+        """The stream number `index` (a step, a batch) of the family `key`; streams of one family never overlap."""
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=4).digest()
+        return cls(int.from_bytes(digest, "little") + index * LANES)
+
+    def generator(self, device: torch.device, lane: int = 0) -> torch.Generator:
+        """The generator of one lane on one device, made at its first use."""
+        key = (device, lane)
+        if key not in self._generators:
+            self._generators[key] = torch.Generator(device).manual_seed((self.seed + lane) % _SEEDS)
+        return self._generators[key]
+
+
+_STREAM: ContextVar[Stream | None] = ContextVar("stream", default=None)
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def drawing_from(stream: Stream) -> Iterator[Stream]:
+    """Inside, all noise and all random starts come from `stream`; a stream entered again goes on where it was."""
+    token = _STREAM.set(stream)
+    try:
+        yield stream
+    finally:
+        _STREAM.reset(token)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Inside, noise layers and noisy weights add nothing. The only way to turn them off: no mode does."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def is_silenced() -> bool:
+    """Whether the caller stands inside `silenced()`."""
+    return _SILENT.get()
+
+
+def is_random(model: object) -> bool:
+    """Whether two passes of one image through `model` may differ."""
+    return any(getattr(part, "random", False) for part in _parts(model))
+
+
+def has_shared_draws(model: object) -> bool:
+    """Whether all images of a batch see the same draw (noisy weights), so copies in a batch are no new draws."""
+    return any(getattr(part, "random", False) and getattr(part, "shared", False) for part in _parts(model))
+
+
+def _parts(model: object) -> Iterator[object]:
+    return iter(model.modules()) if isinstance(model, nn.Module) else iter([model])
+
+
+def normal_like(x: Tensor) -> Tensor:
+    """Standard normal draws of the shape, dtype, device and memory format of `x`, independent per element."""
+    # A tensor made in inference mode could not be filled by the worker threads.
+    with torch.inference_mode(False), torch.no_grad():
+        draws = torch.empty_like(x, requires_grad=False)
+        # In memory order: drawing straight into a channels_last tensor takes PyTorch's slow path on a CPU.
+        _fill_normal(draws.as_strided((draws.numel(),), (1,)))
+    return draws
+
+
+def uniform_like(x: Tensor) -> Tensor:
+    """Draws from U[0, 1) of the shape, dtype and device of `x`, in index order (independent of its memory format)."""
+    stream = _STREAM.get()
+    generator = stream.generator(x.device) if stream else None
+    return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def _fill_normal(flat: Tensor) -> None:
+    stream = _STREAM.get()
+    if stream is None:
+        flat.normal_()
+    elif flat.device.type != "cpu" or flat.numel() < _PARALLEL_FROM:
+        flat.normal_(generator=stream.generator(flat.device))
+    else:
+        _fill_lanes(flat, [stream.generator(flat.device, lane) for lane in range(LANES)])
+
+
+def _fill_lanes(flat: Tensor, generators: list[torch.Generator]) -> None:
+    lanes = list(zip(flat.chunk(LANES), generators, strict=True))
+    threads = min(torch.get_num_threads(), LANES)
+
+    def fill(start: int) -> None:
+        for part, generator in lanes[start::threads]:
+            part.normal_(generator=generator)
+
+    others = [_workers(threads).submit(fill, start) for start in range(1, threads)]
+    fill(0)
+    for other in others:
+        other.result()
+
+
+@cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="noise")
