@@ -114,7 +114,9 @@ def input_gradient(
 
 def _check(x: Tensor, y: Tensor, target: Tensor | None) -> None:
     if x.dim() != 4 or y.shape != x.shape[:1] or (target is not None and target.shape != y.shape):
-        shapes = f"x {tuple(x.shape)}, y {tuple(y.shape)}" + ("" if target is None else f", target {tuple(target.shape)}")
+        shapes = f"x {tuple(x.shape)}, y {tuple(y.shape)}" + (
+            "" if target is None else f", target {tuple(target.shape)}"
+        )
         raise ValueError(f"an attack takes images [B, C, H, W] and labels [B], got {shapes}")
-    if x.numel() and not (0 <= x.amin() and x.amax() <= 1):
+    if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
         raise ValueError(f"images must lie in [0, 1], got values from {x.amin():.4g} to {x.amax():.4g}")

@@ -1,6 +1,6 @@
 """Callbacks and loggers of a run: progress, metrics file, checkpoints, W&B."""
 
-from callbacks.checkpoints import CONFIG_KEY, ConfigInCheckpoint, LastCheckpoint, StopOnNaN, read_checkpoint
+from callbacks.checkpoints import CONFIG_KEY, ConfigInCheckpoint, LastCheckpoint, StopOnNaN
 from callbacks.metrics_file import MetricsFile
 from callbacks.progress import EpochLines, on_terminal, progress_display
 
@@ -13,5 +13,4 @@ __all__ = [
     "StopOnNaN",
     "on_terminal",
     "progress_display",
-    "read_checkpoint",
 ]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 
@@ -73,25 +72,3 @@ class StopOnNaN(Callback):
                 f"the training loss became {mean} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}; "
                 "the checkpoints written before are kept; try a smaller --model.schedule.lr"
             )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without executing code from it.
-
-    Raises:
-        ValueError: the file is damaged, or holds more than tensors and plain values (one line, says which).
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:
-        text = str(error)
-        if "Unsupported" in text or "weights_only" in text or "GLOBAL" in text:
-            raise ValueError(
-                f"{path}: refused, it holds code beside tensors and plain values (not a checkpoint of this project)"
-            ) from None
-        raise ValueError(f"{path}: not readable as a checkpoint (damaged or truncated file)") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    return content

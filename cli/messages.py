@@ -52,7 +52,9 @@ def _parameters(class_path: str) -> list[str]:
 def _innermost(message: str) -> str:
     """The line that says what was expected, behind the innermost key that it belongs to."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    facts = [line for line in lines if line.startswith(("Expected", "Not a valid", "Unable")) and "NoneType" not in line]
+    facts = [
+        line for line in lines if line.startswith(("Expected", "Not a valid", "Unable")) and "NoneType" not in line
+    ]
     keys = _KEY.findall(message)
     if not facts:
         return lines[-1] if lines else "wrong arguments"

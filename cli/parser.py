@@ -1,5 +1,6 @@
 """LightningCLI with one-line errors and with the facts that one part of a configuration knows about another."""
 
+import dataclasses
 import importlib
 import inspect
 import warnings
@@ -13,11 +14,11 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import attacks  # noqa: F401  (imported so that the names of its classes resolve)
-import datamodules  # noqa: F401
+import datamodules  # noqa: F401  (imported so that the names of its classes resolve)
 import defenses  # noqa: F401
 import lightning_modules  # noqa: F401
 import models  # noqa: F401
+from attacks import Attack, Ball
 from cli.messages import shorten
 from cli.names import CONFIGS, Invocation, UsageError
 
@@ -39,12 +40,12 @@ class ConfiguredCLI(LightningCLI):
 
     Args:
         invocation: the command line with its names resolved.
-        configs: further YAML files between the recipe and the command line.
+        configs: settings as in a YAML file, between the recipe and the command line.
     """
 
-    def __init__(self, invocation: Invocation, configs: Sequence[Path] = ()) -> None:
-        files = [*([invocation.config] if invocation.config else []), *configs]
-        arguments = [*_settings(files, invocation.options), *invocation.options]
+    def __init__(self, invocation: Invocation, configs: Sequence[dict[str, Any]] = ()) -> None:
+        recipe = [read_settings(invocation.config)] if invocation.config else []
+        arguments = [*_settings([*recipe, *configs], invocation.options), *invocation.options]
         with warnings.catch_warnings():
             # It cannot know that the arguments do come from the command line.
             warnings.filterwarnings("ignore", "LightningCLI's args parameter", UserWarning)
@@ -93,13 +94,13 @@ class ConfiguredCLI(LightningCLI):
         return text
 
 
-def _settings(files: Sequence[Path], options: Sequence[str]) -> list[str]:
-    """The files as arguments, with a data set: the user's, else the files', else CIFAR-10.
+def _settings(contents: list[dict[str, Any]], options: Sequence[str]) -> list[str]:
+    """Settings as arguments, with a data set: the command line's, else the files', else CIFAR-10.
 
     A data set on the command line takes the place of a file's whole section: jsonargparse would hand arguments of the
     old class that the new one has too, its number of validation images say, on to the new one.
     """
-    contents = [_read(file) for file in files]
+    contents = [dict(content) for content in contents]
     chosen = any(option.startswith("--data=") for option in options)
     for content in contents if chosen else []:
         content.pop("data", None)
@@ -108,7 +109,12 @@ def _settings(files: Sequence[Path], options: Sequence[str]) -> list[str]:
     return [f"--config={yaml.safe_dump(content)}" for content in contents]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The content of a YAML file of settings.
+
+    Raises:
+        UsageError: it is no YAML, or no settings.
+    """
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -116,6 +122,32 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file}: holds {type(content).__name__}, not settings (model:, data:, trainer: ...)")
     return content
+
+
+def read_suite(file: Path, eps: float | None) -> dict[str, Attack]:
+    """The attacks of a suite by the names of their adversaries.
+
+    Args:
+        file: YAML, name -> class_path and init_args of an attack.
+        eps: radius that takes the place of the file's, for attacks that have one.
+
+    Raises:
+        UsageError: the file does not describe attacks.
+    """
+    parser = Parser()
+    parser.add_argument("--suite", type=dict[str, Attack])
+    parsed = parser.parse_args([f"--suite={yaml.safe_dump(read_settings(file), sort_keys=False)}"])
+    attacks_by_name: dict[str, Attack] = parser.instantiate(parsed).suite
+    if eps is None:
+        return attacks_by_name
+    return {name: _with_eps(attack, eps) for name, attack in attacks_by_name.items()}
+
+
+def _with_eps(attack: Attack, eps: float) -> Attack:
+    ball = getattr(attack, "ball", None)
+    if not isinstance(ball, Ball):
+        return attack
+    return dataclasses.replace(attack, ball=dataclasses.replace(ball, eps=eps))  # type: ignore[type-var]
 
 
 def _class_of(part: Namespace) -> type:
@@ -129,7 +161,7 @@ def _classes(part: Any) -> Iterator[Namespace]:
     if isinstance(part, Namespace):
         if "class_path" in part:
             if part.get("init_args") is None:
-                part["init_args"] = Namespace()
+                part["init_args"] = Namespace()  # type: ignore[no-untyped-call]
             yield part
         for value in vars(part).values():
             yield from _classes(value)

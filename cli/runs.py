@@ -34,7 +34,7 @@ def _run_name() -> str:
 
 def _agreed(name: str) -> str:
     """One name for all processes that torchrun started: the first that asks its store decides."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     return bytes(store.compare_set("freshdraw/run", "", name)).decode()
@@ -48,7 +48,7 @@ def last_run(root: Path, recipe: str) -> Path:
     """
     checkpoints = list((root / recipe).glob("*/checkpoints/last.ckpt"))
     if not checkpoints:
-        raise UsageError(f"--ckpt_path last: no run with checkpoints/last.ckpt in {root / recipe}; leave it out to start")
+        raise UsageError(f"--ckpt_path last: no checkpoints/last.ckpt in {root / recipe}/*; leave it out to start")
     return max(checkpoints, key=lambda path: path.stat().st_mtime).parent.parent
 
 

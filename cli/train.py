@@ -28,7 +28,8 @@ examples
   python train.py --model robustnet_adv --data Digits --trainer.max_epochs 10
       a few minutes on a laptop, real images without a download
   python train.py --model pni_w_adv --data SVHN --data.root /data/svhn --data.flip true
-  python train.py --model robustnet_adv --model.attack.steps 20 --model.attack.ball.eps 8/255 --model.network.inner.std .3
+  python train.py --model robustnet_adv --model.attack.steps 20 --model.attack.ball.eps 8/255
+  python train.py --model robustnet_adv --model.network.init.std 0.2 --model.network.inner.std 0.2
   python train.py --model robustnet_adv --trainer.devices 2 --trainer.strategy ddp
   python train.py --model robustnet_adv --ckpt_path last
       goes on where the last run of the recipe stopped
@@ -106,11 +107,11 @@ def train(invocation: Invocation) -> None:
         raise UsageError(f"--logger takes wandb or false, got '{logger}'")
     _make_writable(folder)
 
-    from cli.parser import ConfiguredCLI
+    from cli.parser import ConfiguredCLI, read_settings
 
     # A run that goes on starts from its own settings, not from a recipe that may have changed since.
     saved = folder / "config.yaml"
-    cli = ConfiguredCLI(invocation, [saved] if resumed and saved.is_file() else [])
+    cli = ConfiguredCLI(invocation, [read_settings(saved)] if resumed and saved.is_file() else [])
     trainer = _trainer(cli, folder, invocation.recipe or "", logger)
     if trainer.is_global_zero:
         saved.write_text(cli.config_text())
@@ -173,8 +174,8 @@ def _wandb(folder: Path, recipe: str, logger: str, cli: "ConfiguredCLI") -> list
 
 
 def _report(trainer: "pl.Trainer", folder: Path) -> None:
-    shown = ("val/clean", "val/robust")
-    values = [f"{name} {float(trainer.callback_metrics[name]):.4f}" for name in shown if name in trainer.callback_metrics]
+    logged = trainer.callback_metrics
+    values = [f"{name} {float(logged[name]):.4f}" for name in ("val/clean", "val/robust") if name in logged]
     print(f"done: {trainer.global_step} steps  {'  '.join(values)}")
     written = ["config.yaml", "metrics.jsonl", *sorted(f"checkpoints/{p.name}" for p in folder.glob("checkpoints/*"))]
     print(f"wrote {folder}/: {', '.join(written)}")

@@ -79,8 +79,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     A run resumed from a checkpoint, written at the end of an epoch or in the middle, sees the same batches,
     augmented in the same way, as one without a break. The exception is a Trainer with `max_steps` and a
-    checkpoint from `on_train_epoch_end`: there Lightning 2.6.6 counts an empty epoch, and the order is that of
-    the epoch after; prefer `max_epochs`.
+    checkpoint from `on_train_epoch_end`: there Lightning 2.6.6 counts an empty epoch, and training goes on
+    with the order of the epoch after it; prefer `max_epochs`.
 
     A dataset is a subclass with the four constants below and `_load`.
 
@@ -269,17 +269,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         except (OSError, RuntimeError) as error:
             raise self._missing(wanted, places, f"download failed: {' '.join(str(error).split())}") from None
 
-    def _missing(self, wanted: str, places: Sequence[Path], reason: str) -> FileNotFoundError:
+    def _missing(
+        self, wanted: str, places: Sequence[Path], reason: str, way: str = "download with a network"
+    ) -> FileNotFoundError:
         """Returns an error of one line: what was looked for, where, why it is not there, and the ways on."""
         where = " or ".join(str(place.absolute()) for place in places)
         return FileNotFoundError(
-            f"{type(self).__name__}: {wanted} not found in {where} ({reason}); download with a network, "
+            f"{type(self).__name__}: {wanted} not found in {where} ({reason}); {way}, "
             "give --data.root DIR with the official files, or use --data Digits"
         )
 
 
 @contextmanager
-def _short_timeout(seconds: float = 10) -> Iterator[None]:
+def _short_timeout(seconds: float = 7) -> Iterator[None]:
     """Lets a dead network fail in seconds; torchvision passes no timeout of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

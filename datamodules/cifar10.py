@@ -44,7 +44,7 @@ class CIFAR10(ImageDataModule):
 def _read(path: Path, md5: str) -> Images:
     """Reads one official batch file, once its checksum has shown that unpickling it is safe."""
     if not check_md5(path, md5):
-        raise ValueError(f"CIFAR10: {path.absolute()} is damaged (MD5 is not {md5}); fetch it again")
+        raise ValueError(f"CIFAR10: {path.absolute()} is damaged (MD5 is not {md5}); replace it")
     with path.open("rb") as file:
         content = pickle.load(file, encoding="latin1")
     pixels = torch.from_numpy(np.asarray(content["data"]).reshape(-1, 3, 32, 32))

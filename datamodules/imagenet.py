@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from datamodules.base import Batch, ImageDataModule, Labelled, SplitName
 from datamodules.sampling import mixed_seed
 
-# As in torchvision's reference training, references/classification/presets.py: shorter side 256, middle 224.
+# As in torchvision's references/classification/presets.py: shorter side 256, middle 224.
 WHOLE = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
 RANDOM = v2.Compose([v2.RandomResizedCrop(224), v2.PILToTensor()])
 
@@ -51,7 +51,7 @@ class Photos(Labelled):
             with Image.open(path) as image:
                 return cast(Tensor, (WHOLE if self.crop_seed is None else RANDOM)(image.convert("RGB")))
         except OSError as error:
-            raise ValueError(f"ImageNet: {path.absolute()} is damaged ({error}); fetch it again") from None
+            raise ValueError(f"ImageNet: {path.absolute()} is damaged ({error}); replace it") from None
 
 
 class ImageNet(ImageDataModule):
@@ -76,9 +76,7 @@ class ImageNet(ImageDataModule):
         **options: Any,
     ) -> None:
         """Sets other defaults: `num_workers` because photographs are decoded while training goes on."""
-        super().__init__(
-            root, val_images=val_images, crop_padding=crop_padding, num_workers=num_workers, **options
-        )
+        super().__init__(root, val_images=val_images, crop_padding=crop_padding, num_workers=num_workers, **options)
 
     def split(self, name: SplitName) -> Subset[Batch]:
         """Returns one split as `ImageDataModule.split` does; "train" crops its photographs at random."""
@@ -90,15 +88,12 @@ class ImageNet(ImageDataModule):
     def _load(self, train: bool) -> Photos:
         folder = self.root / ("train" if train else "val")
         if not folder.is_dir():
-            raise self._missing("<wnid>/*.JPEG", [folder], "ImageNet asks for registration at image-net.org")
+            way = "download by hand from image-net.org, which asks for registration"
+            raise self._missing("<wnid>/*.JPEG", [folder], "no such folder", way)
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         # With fewer folders a class's place in the sorted list is not its index, and accuracies are wrong.
         if len(classes) != self.num_classes:
-            raise ValueError(
-                f"ImageNet: {folder.absolute()} must hold 1000 class folders, not {len(classes)}"
-            )
+            raise ValueError(f"ImageNet: {folder.absolute()} must hold 1000 class folders, not {len(classes)}")
         files = [sorted((folder / name).iterdir()) for name in classes]
-        labels = torch.arange(self.num_classes).repeat_interleave(
-            torch.tensor([len(paths) for paths in files])
-        )
+        labels = torch.arange(self.num_classes).repeat_interleave(torch.tensor([len(paths) for paths in files]))
         return Photos([path for paths in files for path in paths], labels)

@@ -48,4 +48,4 @@ def _read(path: Path) -> Tensor:
         shape = np.frombuffer(content, ">i4", axes, offset=4)
         return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
     except (ValueError, IndexError, EOFError, OSError) as error:
-        raise ValueError(f"MNIST: {path.absolute()} is damaged ({error}); fetch it again") from None
+        raise ValueError(f"MNIST: {path.absolute()} is damaged ({error}); replace it") from None

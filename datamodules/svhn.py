@@ -26,9 +26,7 @@ class SVHN(ImageDataModule):
     image_size = 32
     classes = tuple("0123456789")
 
-    def __init__(
-        self, root: str = "data", *, val_images: int = 1000, flip: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, root: str = "data", *, val_images: int = 1000, flip: bool = False, **options: Any) -> None:
         """Sets other defaults: a mirrored digit is another shape (the papers mirror them: `flip=True`)."""
         super().__init__(root, val_images=val_images, flip=flip, **options)
 
@@ -51,4 +49,4 @@ def _read(path: Path) -> Images:
     # scipy raises errors of many unrelated types for damaged files.
     except Exception as error:
         problem = " ".join(str(error).split())
-        raise ValueError(f"SVHN: {path.absolute()} is damaged ({problem}); fetch it again") from None
+        raise ValueError(f"SVHN: {path.absolute()} is damaged ({problem}); replace it") from None

@@ -42,6 +42,9 @@ class RobustNet(Noisy):
             first layer only.
         skip_paths: a convolution with one of these words in its name (case ignored) stays clean.
 
+    Attributes:
+        noise_levels: standard deviations "init" and "inner"; None where the noise has another kind of level.
+
     Raises:
         ValueError: the network has no convolution.
     """
@@ -54,10 +57,12 @@ class RobustNet(Noisy):
         skip_paths: Sequence[str] = SKIP_PATHS,
     ) -> None:
         super().__init__(network)
+        init, inner = init or GaussianNoise(0.2), inner or GaussianNoise(0.1)
+        self.noise_levels = {"init": getattr(init, "std", None), "inner": getattr(inner, "std", None)}
         first, *others = _layers(network, (nn.Conv2d,), skip_paths)
-        add_input_noise(first, init or GaussianNoise(0.2))
+        add_input_noise(first, init)
         for layer in others:
-            add_input_noise(layer, copy.deepcopy(inner) if inner else GaussianNoise(0.1))
+            add_input_noise(layer, copy.deepcopy(inner))
 
 
 class PNIWeights(Noisy):

@@ -38,7 +38,7 @@ class AdversarialClassifier(Classifier):
         target: Literal["prediction", "label"] = "prediction",
         clean_weight: float = 0.5,
         warmup_epochs: float = 5,
-        schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+        schedule: Schedule = Schedule(),
         validation_attack: Attack = PAPER_PGD7,
         robust_images: int = 1000,
         noise_in_training: bool = True,

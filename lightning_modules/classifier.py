@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
@@ -61,7 +62,7 @@ class Classifier(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+        schedule: Schedule = Schedule(),
         validation_attack: Attack = PAPER_PGD7,
         robust_images: int = 1000,
         noise_in_training: bool = True,
@@ -69,7 +70,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         # oneDNN and cuDNN run these convolutions faster with the channels last.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.schedule = schedule
         self.validation_attack = validation_attack
         self.robust_images = robust_images
@@ -125,7 +126,7 @@ class Classifier(pl.LightningModule):
         if self.robust_images:
             self.log("val/robust", self.val_robust, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with Nesterov momentum, the learning rate dropping at the milestones in proportion."""
         groups = parameter_groups(self.network, self.schedule.weight_decay)
         optimizer = SGD(groups, lr=self.schedule.lr, momentum=self.schedule.momentum, nesterov=True)
@@ -141,7 +142,7 @@ class Classifier(pl.LightningModule):
         return round(steps * epoch / self.schedule.epochs)
 
     def _val_batch_size(self) -> int:
-        return int(getattr(self.trainer, "datamodule").batch_size)
+        return int(self.trainer.datamodule.batch_size)  # type: ignore[attr-defined]
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

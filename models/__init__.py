@@ -4,5 +4,17 @@ from models.folding import folded_batchnorm
 from models.normalize import Normalize, Normalized
 from models.resnet import ResNet18, ResNet20, ResNet50
 from models.vgg import VGG16
+from models.weights import load_tensors, load_weights, read_weights
 
-__all__ = ["VGG16", "Normalize", "Normalized", "ResNet18", "ResNet20", "ResNet50", "folded_batchnorm"]
+__all__ = [
+    "VGG16",
+    "Normalize",
+    "Normalized",
+    "ResNet18",
+    "ResNet20",
+    "ResNet50",
+    "folded_batchnorm",
+    "load_tensors",
+    "load_weights",
+    "read_weights",
+]

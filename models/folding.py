@@ -1,7 +1,7 @@
-"""BatchNorm folding in evaluation: the same function of the image in about half the time, for attacks.
+"""BatchNorm folding in evaluation: the same function of the image in less time, for attacks.
 
-In evaluation mode BatchNorm is an affine map per channel, which can be multiplied into the convolution in front of it
-(Jacob et al. 2018, arXiv:1712.05877, section 3.2): a pass over its weights instead of passes over activations.
+In evaluation mode BatchNorm is an affine map per channel, which can be multiplied into the convolution in
+front of it (Jacob et al. 2018, arXiv:1712.05877, section 3.2): it then passes over weights, not activations.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 
-# For each network its modules when it was traced (without itself, which would keep it alive), and the pairs found.
+# For each network its modules when it was traced (not itself: that would keep it alive), and the pairs found.
 _traced: WeakKeyDictionary[nn.Module, tuple[list[nn.Module], list[Pair]]] = WeakKeyDictionary()
 
 
@@ -23,16 +23,18 @@ _traced: WeakKeyDictionary[nn.Module, tuple[list[nn.Module], list[Pair]]] = Weak
 def folded_batchnorm(network: nn.Module) -> Iterator[None]:
     """Fold each BatchNorm2d in evaluation mode into the Conv2d that feeds it, until the block ends.
 
-    Logits and gradients, those of parameters included, stay the same up to rounding. Nothing is copied and no tensor
-    changes: the two modules get another `forward`, which reads parameters and statistics once per call, so that hooks
-    in front of the convolution still run and a random weight (a parametrization) is still drawn once per call.
+    Logits and gradients, those of parameters included, stay the same up to rounding. Nothing is copied and no
+    tensor changes: the two modules get another `forward`, which reads parameters and statistics once per
+    call. So hooks in front of the convolution still run, and a random weight (a parametrization) is drawn
+    once per call.
 
-    What cannot be folded is left as it is, and right: BatchNorm in training mode or without running statistics, hooks
-    between the two modules, subclasses with a `forward` of their own, all of a network that `torch.fx` cannot trace.
+    What cannot be folded is left alone: BatchNorm in training mode or without running statistics, hooks
+    between the two modules, subclasses with a `forward` of their own, a whole network that `torch.fx` cannot
+    trace.
 
     Args:
-        network: what will be called, or a module around it. Do not call its convolutions one by one inside the block,
-            and change no modes or hooks there.
+        network: what will be called, or a module around it. Inside the block do not call its convolutions
+            one by one, and change no modes or hooks.
     """
     pairs = [pair for pair in _pairs(network) if _foldable(*pair)]
     try:
@@ -47,11 +49,12 @@ def folded_batchnorm(network: nn.Module) -> Iterator[None]:
 
 
 def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d, input: Tensor) -> Tensor:
-    """Return bn(conv(input)), with the parameters read in the same order as there: they may be random draws."""
+    """Return bn(conv(input)), with parameters read in the same order as there: they may be random draws."""
     weight, bias = conv.weight, conv.bias
     gain, offset = bn.weight, bn.bias
     mean, var = bn.running_mean, bn.running_var
-    assert mean is not None and var is not None  # see _foldable
+    assert mean is not None, "see _foldable"
+    assert var is not None, "see _foldable"
     scale = torch.rsqrt(var + bn.eps)
     if gain is not None:
         scale = scale * gain
@@ -66,7 +69,7 @@ def _identity(input: Tensor) -> Tensor:
 
 
 def _foldable(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> bool:
-    """Tell whether nothing but the two modules' own arithmetic happens between their input and output, now."""
+    """Tell whether, as of now, nothing but the plain arithmetic of the two happens in their calls."""
     between = conv._forward_hooks, bn._forward_pre_hooks
     backward = conv._backward_hooks, conv._backward_pre_hooks, bn._backward_hooks, bn._backward_pre_hooks
     own = type(conv).forward, type(conv)._conv_forward, type(bn).forward
@@ -81,7 +84,7 @@ def _foldable(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> bool:
 
 
 def _pairs(network: nn.Module) -> list[Pair]:
-    """Return the traced pairs of `network`; trace it if that has not been done since its modules last changed."""
+    """Return the pairs in `network`, which is traced the first time and when its modules have changed."""
     modules = list(network.modules())[1:]
     if network not in _traced or _traced[network][0] != modules:
         _traced[network] = modules, _find_pairs(network)
@@ -89,11 +92,10 @@ def _pairs(network: nn.Module) -> list[Pair]:
 
 
 def _find_pairs(network: nn.Module) -> list[Pair]:
-    """Find each convolution that feeds one BatchNorm alone and is all that feeds it, in every call of the two."""
+    """Find convolutions that feed one BatchNorm only and are all that feeds it, in every call of the two."""
     graph = fx.Graph()
-    with contextlib.suppress(
-        Exception
-    ):  # `forward` is anyone's code, run on placeholders: it may raise anything
+    # `forward` is anyone's code and runs on placeholders: it may raise anything.
+    with contextlib.suppress(Exception):
         graph = _trace(network)
     feeds: defaultdict[object, set[object]] = defaultdict(set)
     fed_by: defaultdict[object, set[object]] = defaultdict(set)
@@ -112,12 +114,12 @@ def _find_pairs(network: nn.Module) -> list[Pair]:
 
 
 def _place(node: fx.Node) -> object:
-    """Return the module's name for a call of a module, so that its calls count as one place, or else the node."""
+    """Return the name of the module that `node` calls (all calls of it are one place), or else the node."""
     return node.target if node.op == "call_module" else node
 
 
 def _trace(network: nn.Module) -> fx.Graph:
-    """Trace `network` and leave no mark on it: no attribute that `forward` sets, no step of the random stream."""
+    """Trace `network` and leave no mark: no attribute that `forward` sets, no step of the random stream."""
     before = [(vars(module), dict(vars(module))) for module in network.modules()]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -129,7 +131,7 @@ def _trace(network: nn.Module) -> fx.Graph:
 
 
 class _Tracer(fx.Tracer):
-    """Sees convolutions and BatchNorm as units whatever they hold (noise, parametrizations), and childless modules."""
+    """Units are childless modules, and Conv2d and BatchNorm2d even with noise or parametrizations inside."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         unit = isinstance(m, nn.Conv2d | nn.BatchNorm2d) or next(m.children(), None) is None

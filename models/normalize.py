@@ -16,7 +16,7 @@ class Normalize(nn.Module):
         std: C positive standard deviations, in the same units.
 
     Raises:
-        ValueError: if lengths differ or a standard deviation is not positive; for images of another number of channels.
+        ValueError: if lengths differ or a standard deviation is not positive; on images without C channels.
     """
 
     mean: Tensor

@@ -14,8 +14,8 @@ Zeros = Literal["after", "around"]
 class Block(nn.Module):
     """Two 3x3 convolutions and a parameter-free shortcut (He et al. 2015, section 4.2, option A).
 
-    A block that changes the shape subsamples the shortcut by two and adds channels of zeros, `zeros` of them in front
-    of its own and the others behind. The shortcut holds no convolution: noise on their inputs leaves it clean.
+    With stride 2 the shortcut is subsampled and gets channels of zeros, `zeros` of them in front of its own
+    and the others behind. It holds no convolution: noise on the inputs of convolutions leaves it clean.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, zeros: int = 0) -> None:
@@ -44,16 +44,16 @@ class Block(nn.Module):
 class ResNet20(nn.Module):
     """CIFAR ResNet-20: 16-32-64 channels, three blocks per stage, 269,722 parameters by default.
 
-    He et al. 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2; initialised as
-    in "Delving Deep into Rectifiers" (arXiv:1502.01852), convolutions by fan-out. The global average pool takes any
-    image size, 8x8 included.
+    He et al. 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2;
+    initialised as in "Delving Deep into Rectifiers" (arXiv:1502.01852), the convolutions by fan-out. The
+    global average pool takes any image size, 8x8 included.
 
     Args:
         num_classes: length of the logits.
         in_channels: channels of the images, whose values may have any range.
-        zeros: where a shortcut adds its channels of zeros, which the paper leaves open: "after" its own channels, as in
-            the weights of PNI (github.com/elliothe/CVPR_2019_PNI) and of Dziedzic and Krishnan 2020; half before and
-            half after, "around" them, as in those of github.com/akamaster/pytorch_resnet_cifar10.
+        zeros: where shortcuts add their channels of zeros, which the paper leaves open: "after" their own, as
+            the weights of PNI (github.com/elliothe/CVPR_2019_PNI) and of Dziedzic and Krishnan 2020 need it;
+            "around", half before and half after, as those of github.com/akamaster/pytorch_resnet_cifar10 do.
 
     Raises:
         ValueError: for another value of `zeros`.
@@ -100,8 +100,8 @@ class ResNet18(tv.ResNet):
     Args:
         num_classes: length of the logits.
         in_channels: channels of the images.
-        stem: "cifar", a 3x3 convolution of stride 1 (final maps of 4x4 for 32x32 images); "maxpool", the same followed
-            by a 3x3 max-pool of stride 2 (final maps of 2x2, the ResNet-18 behind "An Empirical Evaluation of
+        stem: "cifar", a 3x3 convolution of stride 1 (final maps of 4x4 for 32x32 images); "maxpool", the same
+            and a 3x3 max-pool of stride 2 (2x2, the ResNet-18 behind "An Empirical Evaluation of
             Perturbation-based Defenses", Dziedzic and Krishnan 2020); "imagenet", torchvision's own, a 7x7
             convolution of stride 2 and that max-pool.
 

@@ -11,8 +11,8 @@ class VGG16(tv.VGG):
     Args:
         num_classes: length of the logits.
         in_channels: channels of the images, whose values may have any range.
-        image_size: 32, a global average pool and one linear layer on its 512 features (the VGG-16 of RSE, Liu et al.
-            2018, arXiv:1712.00673, and of Dziedzic and Krishnan 2020); 224, torchvision's own head of three layers.
+        image_size: 32, a global average pool and one linear layer on its 512 features (the VGG-16 of RSE, Liu
+            et al. 2018, arXiv:1712.00673, and of Dziedzic and Krishnan 2020); 224, torchvision's own head.
 
     Raises:
         ValueError: for another image size.

@@ -1,0 +1,294 @@
+"""The per-image table on disk: one file per batch, so that a killed evaluation goes on where it stopped."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+SCHEMA = pa.schema(
+    [
+        ("adversary", pa.string()),  # "clean" for the images that nobody attacked
+        ("index", pa.int64()),  # position in the split
+        ("label", pa.int32()),
+        ("batch", pa.int32()),
+        ("draws", pa.int32()),  # passes of the judge
+        ("counts", pa.list_(pa.int32())),  # how often each class was predicted over the draws
+        ("probs", pa.list_(pa.float32())),  # softmax probabilities, averaged over the draws
+        ("l2", pa.float32()),
+        ("linf", pa.float32()),
+        ("queries", pa.int64()),
+        ("zero_gradient", pa.bool_()),
+    ]
+)
+
+# Mean softmax probabilities in float16 or bfloat16 leave [0, 1] by rounding.
+_ROUNDING = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What the judge saw of one batch of B images: the unit of work.
+
+    Args:
+        index: positions in the split, [B], each once.
+        label: true classes, [B].
+        draws: judge passes per image, at least 1.
+        counts: how often each class was predicted, [B, classes]; each row sums to ``draws``.
+        probs: softmax probabilities averaged over the draws, [B, classes].
+        l2: L2 norm of the perturbation in pixels of [0, 1], [B].
+        linf: Linf norm of the perturbation in pixels of [0, 1], [B].
+        queries: images the attack showed to the model, [B].
+        zero_gradient: whether the attack met a gradient that is zero everywhere, [B].
+
+    Raises:
+        ValueError: if shapes disagree or a value is impossible.
+    """
+
+    index: NDArray[np.integer]
+    label: NDArray[np.integer]
+    draws: int
+    counts: NDArray[np.integer]
+    probs: NDArray[np.floating]
+    l2: NDArray[np.floating]
+    linf: NDArray[np.floating]
+    queries: NDArray[np.integer]
+    zero_gradient: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        """Refuses rows that would make every number after them wrong."""
+        self._check_shapes()
+        self._check_values()
+
+    def to_arrow(self, adversary: str, batch: int) -> pa.Table:
+        """Returns the rows as a table of `SCHEMA`, under this adversary and batch number."""
+        size = len(self.index)
+        constant = {"adversary": [adversary] * size, "batch": [batch] * size, "draws": [self.draws] * size}
+        arrays = [
+            pa.array(constant[field.name], field.type) if field.name in constant
+            else _column(getattr(self, field.name), field.type)
+            for field in SCHEMA
+        ]  # fmt: skip
+        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+    def _check_shapes(self) -> None:
+        if self.index.ndim != 1 or self.counts.ndim != 2:
+            given = f"{self.index.shape} and {self.counts.shape}"
+            raise ValueError(f"index must be [B] and counts [B, classes], got {given}")
+        images, classes = len(self.index), self.counts.shape[1]
+        expected = dict.fromkeys(("label", "l2", "linf", "queries", "zero_gradient"), (images,))
+        for name, shape in {**expected, "counts": (images, classes), "probs": (images, classes)}.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must be {shape} like index and counts, got {getattr(self, name).shape}")
+
+    def _check_values(self) -> None:
+        counts, probs, classes = self.counts, self.probs, self.counts.shape[1]
+        # A NaN compares as False, so that each rule below also refuses it.
+        rules = {
+            f"draws must be at least 1, got {self.draws}": self.draws >= 1,
+            "index must be non-negative, each once": (self.index >= 0).all() and _unique(self.index),
+            f"label must be in 0..{classes - 1}": ((self.label >= 0) & (self.label < classes)).all(),
+            f"counts must be non-negative and sum to draws={self.draws} in each row": (
+                (counts >= 0).all() and (counts.sum(axis=1) == self.draws).all()
+            ),
+            "probs must be in [0, 1]": ((probs >= -_ROUNDING) & (probs <= 1 + _ROUNDING)).all(),
+            "l2 must be finite and non-negative": ((self.l2 >= 0) & (self.l2 < np.inf)).all(),
+            "linf must be finite and non-negative": ((self.linf >= 0) & (self.linf < np.inf)).all(),
+            "queries must be non-negative": (self.queries >= 0).all(),
+        }
+        for message, kept in rules.items():
+            if not kept:
+                raise ValueError(message)
+
+
+class Records:
+    """A folder that holds one evaluation: ``manifest.json``, ``parts/<adversary>/<batch>.parquet``.
+
+    Any number of processes may write different batches into the same folder at once, given the same manifest.
+    A part is there whole or not at all, so a killed run loses no more than the batch in flight.
+
+    Args:
+        folder: created if it does not exist, resumed if it holds an evaluation with the same manifest.
+        manifest: all that the numbers depend on, as JSON values. ``manifest["adversaries"]`` lists the names
+            in the order of the table, "clean" included. They become folder names: A-Z a-z 0-9 . _ - only, no
+            dot in front.
+
+    Attributes:
+        dropped: parts (relative to the folder) that could not be read: removed, and to be done again.
+
+    Raises:
+        ValueError: if a name is not allowed or the folder holds an evaluation with another manifest.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Opens the folder or creates it."""
+        self.folder = Path(folder)
+        # What JSON makes of it (tuples become lists), so that it equals what is read back.
+        self.manifest: dict[str, Any] = json.loads(json.dumps(manifest, allow_nan=False))
+        self.adversaries = _names(self.manifest)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._manifest_path.exists():
+            text = json.dumps(self.manifest, indent=2, sort_keys=True, allow_nan=False)
+            write_atomically(self._manifest_path, f"{text}\n".encode())
+        self._compare_manifest()
+        for name in self.adversaries:
+            (self.folder / "parts" / name).mkdir(parents=True, exist_ok=True)
+        self.dropped = self._drop_unreadable()
+
+    def done(self, adversary: str, batch: int) -> bool:
+        """Whether this batch has been written, by this process or another one."""
+        return self._part(adversary, batch).exists()
+
+    def write(self, adversary: str, batch: int, rows: Batch) -> None:
+        """Writes one batch, whole or not at all."""
+        write_atomically(self._part(adversary, batch), _parquet(rows.to_arrow(adversary, batch)))
+
+    def table(self) -> pa.Table:
+        """Returns all rows written so far, sorted by (order of the manifest's adversaries, index).
+
+        The order of writing and the number of processes leave no trace in it.
+
+        Raises:
+            ValueError: if another process has put another manifest into the folder.
+        """
+        self._compare_manifest()
+        return pa.concat_tables([self._rows(name) for name in self.adversaries]).combine_chunks()
+
+    def check(self, n: int) -> None:
+        """Checks that each adversary of the manifest has each of the images 0..n-1 exactly once.
+
+        Raises:
+            ValueError: if not; says how many of which adversary are missing, counted twice or outside.
+        """
+        table = self.table()
+        names, index = np.asarray(table["adversary"]), np.asarray(table["index"])
+        faults = [fault for name in self.adversaries for fault in _faults(name, index[names == name], n)]
+        if faults:
+            raise ValueError(f"{self.folder} does not hold each of {n} images once: {'; '.join(faults)}")
+
+    def finish(self) -> Path:
+        """Writes the table to ``per_image.parquet`` in the folder and returns its path."""
+        path = self.folder / "per_image.parquet"
+        write_atomically(path, _parquet(self.table()))
+        return path
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def _part(self, adversary: str, batch: int) -> Path:
+        if adversary not in self.adversaries:
+            raise ValueError(f"adversary {adversary!r} is not in the manifest: {', '.join(self.adversaries)}")
+        if batch < 0:
+            raise ValueError(f"batch must be at least 0, got {batch}")
+        return self.folder / "parts" / adversary / f"{batch:06d}.parquet"
+
+    def _parts(self, adversary: str) -> list[Path]:
+        # Temporary files of running or killed processes end in .tmp.
+        return sorted((self.folder / "parts" / adversary).glob("*.parquet"))
+
+    def _rows(self, adversary: str) -> pa.Table:
+        rows = pa.concat_tables([SCHEMA.empty_table(), *map(_read, self._parts(adversary))])
+        return rows.sort_by([("index", "ascending"), ("batch", "ascending")])
+
+    def _compare_manifest(self) -> None:
+        path, new = self._manifest_path, self.manifest
+        try:
+            old = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error}); choose another folder or delete it") from None
+        keys = sorted(key for key in {*old, *new} if _shown(old, key) != _shown(new, key))
+        if keys:
+            changes = "; ".join(f"{key} was {_shown(old, key)}, now {_shown(new, key)}" for key in keys)
+            raise ValueError(f"{path} is of another run ({changes}); choose another folder or delete it")
+
+    def _drop_unreadable(self) -> list[str]:
+        dropped = []
+        for path in [path for name in self.adversaries for path in self._parts(name)]:
+            try:
+                _read(path)
+            except (ValueError, FileNotFoundError):  # not found: another process was faster to remove it
+                path.unlink(missing_ok=True)
+                dropped.append(path.relative_to(self.folder).as_posix())
+        return dropped
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that readers, during it or after a crash, see the old content or the new."""
+    # Not tempfile: its files can be read by their owner only, and keep that mode when renamed.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _names(manifest: dict[str, Any]) -> tuple[str, ...]:
+    names = manifest.get("adversaries")
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"manifest['adversaries'] must be a list of names, got {names!r}")
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]+", name):
+            raise ValueError(f"an adversary's name has A-Z a-z 0-9 . _ - only, no . in front; got {name!r}")
+    # Some file systems take PGD and pgd for one folder.
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError(f"names of adversaries must differ, and not only in case, got {', '.join(names)}")
+    return tuple(names)
+
+
+def _shown(manifest: dict[str, Any], key: str) -> str:
+    return json.dumps(manifest[key], sort_keys=True) if key in manifest else "absent"
+
+
+def _unique(values: NDArray[np.integer]) -> bool:
+    return len(np.unique(values)) == len(values)
+
+
+def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return pa.array(values.astype(kind.to_pandas_dtype()), kind)
+    images, classes = values.shape
+    offsets = pa.array(np.arange(images + 1, dtype=np.int32) * classes)
+    return pa.ListArray.from_arrays(offsets, _column(values.reshape(-1), kind.value_type))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _read(path: Path) -> pa.Table:
+    """Reads a part; raises ValueError if it is not one."""
+    # Read first, parse afterwards: a file without read permission must not pass for a truncated one.
+    data = path.read_bytes()
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).read().cast(SCHEMA)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a part of a per-image table: {error}") from None
+
+
+def _faults(name: str, index: NDArray[np.int64], n: int) -> list[str]:
+    """Returns in words what keeps ``index`` from being a permutation of 0..n-1."""
+    seen = np.bincount(index[index < n], minlength=n)
+    faults = {
+        "missing": np.flatnonzero(seen == 0),
+        "counted twice": np.flatnonzero(seen > 1),
+        f"outside 0..{n - 1}": index[index >= n],
+    }
+    return [
+        f"{name}: {len(images)} {fault} (first: {', '.join(map(str, images[:5]))})"
+        for fault, images in faults.items()
+        if len(images)
+    ]
