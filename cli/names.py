@@ -49,18 +49,26 @@ def resolve(arguments: Sequence[str], take: Iterable[str] = ()) -> Invocation:
     found = Invocation()
     for option, value in _pairs(arguments):
         if option in take:
-            if value is None:
-                raise UsageError(f"{option} needs a value")
-            found.taken[option] = value
+            found.taken[option] = _given(option, value)
         elif option == "--model":
             _resolve_model(found, value)
-        elif option == "--data":
-            found.options.append("--data=" + _class("datamodules", "data set", value))
-        elif option == "--seed":
-            found.options.append(f"--seed_everything={value}")
         else:
-            found.options.append(option if value is None else f"{option}={number(value)}")
+            found.options.append(_translated(option, value))
     return found
+
+
+def _given(option: str, value: str | None) -> str:
+    if value is None:
+        raise UsageError(f"{option} needs a value")
+    return value
+
+
+def _translated(option: str, value: str | None) -> str:
+    if option == "--data":
+        return "--data=" + _class("datamodules", "data set", value)
+    if option == "--seed":
+        return f"--seed_everything={_given(option, value)}"
+    return option if value is None else f"{option}={number(value)}"
 
 
 def _pairs(arguments: Sequence[str]) -> Iterable[tuple[str, str | None]]:

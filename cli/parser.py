@@ -156,15 +156,12 @@ def _class_of(part: Namespace) -> type:
     return found
 
 
-def _classes(part: Any) -> Iterator[Namespace]:
+def _classes(part: Namespace) -> Iterator[Namespace]:
     """All nested configurations that name a class."""
-    if isinstance(part, Namespace):
-        if "class_path" in part:
-            if part.get("init_args") is None:
-                part["init_args"] = Namespace()  # type: ignore[no-untyped-call]
-            yield part
-        for value in vars(part).values():
-            yield from _classes(value)
-    elif isinstance(part, list):
-        for value in part:
+    if "class_path" in part:
+        if part.get("init_args") is None:
+            part["init_args"] = Namespace()  # type: ignore[no-untyped-call]
+        yield part
+    for value in vars(part).values():
+        if isinstance(value, Namespace):
             yield from _classes(value)
