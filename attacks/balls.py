@@ -66,7 +66,11 @@ class L2(Ball):
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """The gradient at length 1."""
-        return gradient / _norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        tiny = torch.finfo(gradient.dtype).tiny
+        # A confident network's gradients are so small that their squares underflow: first to a largest component of 1.
+        largest = gradient.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+        gradient = gradient / largest.clamp_min(tiny)
+        return gradient / _norm(gradient).clamp_min(tiny)
 
     def sample(self, x: Tensor) -> Tensor:
         """A uniform direction, and a length whose n-th power is uniform."""
