@@ -62,7 +62,8 @@ class L2(Ball):
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Shorten the difference to eps, then clip to [0, 1], which only brings it nearer to x."""
         delta = x_adv - x
-        return torch.clamp(x + delta * (self.eps / _norm(delta).clamp_min(self.eps)), 0, 1) if self.eps else x.clone()
+        length = _norm(delta).clamp_min(max(self.eps, torch.finfo(x.dtype).tiny))  # never 0 / 0
+        return torch.clamp(x + delta * (self.eps / length), 0, 1)
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """The gradient at length 1."""
@@ -84,12 +85,11 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def pixels(value: float) -> str:
-    """A radius or step as people write it: 8/255 where it is a multiple of 1/510, else the decimal.
+    """A radius or step as people write it: a short decimal as it is, else 8/255 where it is a multiple of 1/510.
 
-    >>> pixels(8 / 255), pixels(0.031), pixels(0.5 / 255)
-    ('8/255', '0.031', '0.5/255')
+    >>> pixels(8 / 255), pixels(0.031), pixels(0.5 / 255), pixels(0.2)
+    ('8/255', '0.031', '0.5/255', '0.2')
     """
     levels = round(value * 255 * 2) / 2
-    if levels and abs(value * 255 - levels) < 1e-9:
-        return f"{levels:g}/255"
-    return f"{value:g}"
+    is_fraction = len(repr(value)) > len("0.0001") and abs(value * 255 - levels) < 1e-9
+    return f"{levels:g}/255" if is_fraction else f"{value:g}"
