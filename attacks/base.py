@@ -1,5 +1,6 @@
 """What every attack is: a function of a callable model and images, that leaves no trace on the model."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -96,7 +97,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     *draws, batch, classes = logits.shape
     labels = labels.expand(*draws, batch)
     loss = F.cross_entropy(logits.reshape(-1, classes), labels.reshape(-1), reduction="none")
-    return loss.view(-1, batch).mean(0)
+    return loss.view(math.prod(draws), batch).mean(0)
 
 
 def input_gradient(

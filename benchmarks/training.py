@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from attacks.advertorch import advertorch_attacks
 from datamodules.base import ImageDataModule, Images
 from defenses import GaussianNoise, RobustNet, Stream, drawing_from
-from defenses.randomness import normal_like
 from lightning_modules import AdversarialClassifier, Classifier
 from models import ResNet20
 
@@ -125,7 +124,7 @@ def advertorchs(noisy: bool) -> Callable[[], list[float]]:
         network.train()
         loss = F.cross_entropy(network(x_adv), y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return time.perf_counter() - start
 
@@ -151,9 +150,8 @@ def repeated(draw: Callable[[], Tensor]) -> Callable[[], list[float]]:
 
 def adversarial(noisy: bool, clean_weight: float) -> AdversarialClassifier:
     """The module whose steps are timed."""
-    noise = {"init": GaussianNoise(LEVEL), "inner": GaussianNoise(LEVEL)}
-    network = RobustNet(ResNet20(), **noise) if noisy else ResNet20()
-    target = "prediction" if clean_weight else "label"
+    network = RobustNet(ResNet20(), init=GaussianNoise(LEVEL), inner=GaussianNoise(LEVEL)) if noisy else ResNet20()
+    target: Literal["prediction", "label"] = "prediction" if clean_weight else "label"
     return AdversarialClassifier(network, clean_weight=clean_weight, target=target, warmup_epochs=0)
 
 
@@ -186,7 +184,6 @@ def main() -> None:
         "advertorch": advertorchs(noisy=False),
         "advertorch, noise": advertorchs(noisy=True),
         "torch.randn": repeated(lambda: torch.randn(BATCH, 16, 32, 32)),
-        "normal_like": repeated(lambda: normal_like(torch.empty(BATCH, 16, 32, 32))),
         "noise layer": repeated(noise_layer()),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}

@@ -103,9 +103,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     image_size: int
     classes: tuple[str, ...]
 
-    # With few images and many processes some of them have no batch to evaluate, which is no mistake.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         root: str = "data",
@@ -185,16 +182,32 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader(images, SeededBatches(len(images), self.batch_size, *key))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The validation images in fixed order; an empty list if `val_images` is 0."""
-        return self._evaluation_loader("val") if self.val_images else []
+        """The validation images in fixed order; an empty list if `val_images` is 0.
+
+        Raises:
+            ValueError: there are fewer images than processes.
+        """
+        if not self.val_images:
+            return []
+        if self.val_images < (processes := self._place()[1]):
+            raise ValueError(f"val_images must be 0 or at least the {processes} processes, not {self.val_images}")
+        return self._evaluation_loader("val", self.val_batch_size)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The official test images in official order."""
-        return self._evaluation_loader("test")
+        return self._evaluation_loader("test", self.batch_size)
 
-    def _evaluation_loader(self, name: SplitName) -> DataLoader[Batch]:
+    @property
+    def val_batch_size(self) -> int:
+        """Images per validation batch: fewer than `batch_size` where a process would have none.
+
+        A process without a batch would not come to where the others wait for it (DDP's buffers, counts, checkpoints).
+        """
+        return max(1, min(self.batch_size, self.val_images // self._place()[1]))
+
+    def _evaluation_loader(self, name: SplitName, batch_size: int) -> DataLoader[Batch]:
         images = self.split(name)
-        return self._loader(images, ShardedBatches(len(images), self.batch_size, *self._place()))
+        return self._loader(images, ShardedBatches(len(images), batch_size, *self._place()))
 
     def _loader(self, images: Subset[Batch], batches: Sampler[list[int]]) -> DataLoader[Batch]:
         return ResumableLoader(

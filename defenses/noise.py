@@ -38,7 +38,8 @@ class GaussianNoise(Noise):
     RobustNet's noise (Liu et al. 2018, Random Self-Ensemble; EEPD section 3.5).
 
     Args:
-        std: standard deviation in the units of the tensor (pixels in [0, 1] before the first convolution), >= 0.
+        std: standard deviation in the units of the tensor, >= 0: before the first convolution pixels in [0, 1], or
+            normalised pixels where a `Normalized` network is inside the noise.
     """
 
     def __init__(self, std: float) -> None:
@@ -67,7 +68,7 @@ class ScaledNoise(Noise):
 
     def __init__(self, alpha: float = 0.25) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.tensor(_level("alpha", alpha)))
+        self.alpha = nn.Parameter(torch.tensor(float(_level("alpha", alpha))))
 
     def perturb(self, x: Tensor) -> Tensor:
         """`x` with a fresh draw."""

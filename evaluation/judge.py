@@ -29,9 +29,10 @@ def judge(model: nn.Module, x: Tensor, draws: int) -> Verdict:
         draws: passes, at least 1; a deterministic model needs one.
 
     Raises:
-        FloatingPointError: the model answers NaN or infinity: no label follows from that.
+        FloatingPointError: the model answers NaN or +infinity: no label follows from that.
     """
-    with evaluating(model), folded_batchnorm(model):
+    # A judge in half precision would see another model: autocast is for training.
+    with torch.autocast(x.device.type, enabled=False), evaluating(model), folded_batchnorm(model):
         logits = model(x)
         counts = torch.zeros_like(logits, dtype=torch.int64)
         probs = torch.zeros_like(logits, dtype=torch.float64)

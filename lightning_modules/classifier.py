@@ -109,7 +109,7 @@ class Classifier(pl.LightningModule):
             else:
                 with silenced():
                     loss = self.loss(x, y)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(y))
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(y))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -142,7 +142,9 @@ class Classifier(pl.LightningModule):
         return round(steps * epoch / self.schedule.epochs)
 
     def _val_batch_size(self) -> int:
-        return int(self.trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        loader: Any = self.trainer.val_dataloaders
+        return int(data.val_batch_size if hasattr(data, "val_batch_size") else loader.batch_size)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -27,8 +27,9 @@ class CountedAccuracy(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: logits [B, classes], labels [B]."""
-        self.correct += (logits.argmax(-1) == labels).sum()
-        self.total += labels.numel()
+        # Not in place: a state that was reset in inference mode (trainer.validate) must also count in a later fit.
+        self.correct = self.correct + (logits.argmax(-1) == labels).sum()
+        self.total = self.total + labels.numel()
 
     def compute(self) -> Tensor:
         """The fraction in [0, 1]; NaN before the first image."""

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -60,12 +61,16 @@ def load_tensors(path: Path) -> object:
         ValueError: damaged, or holding code (one line).
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "Weights only load failed" in str(error):
-            raise ValueError(f"{path}: refused, it holds code or objects beside tensors and plain values") from None
-        raise ValueError(f"{path}: not readable (damaged or truncated file)") from None
-    except (RuntimeError, EOFError, ValueError, KeyError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol; it loads or it does not
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # A name cut in half looks like one that is not allowed.
+        reason = "refused, it holds code or objects beside tensors and plain values (or is damaged)"
+        raise ValueError(f"{path}: {reason}") from None
+    except Exception as error:  # struct.error, IndexError, ...: whatever a parser of damaged bytes stumbles on
+        if isinstance(error, OSError) and error.filename:
+            raise  # no permission, for instance: the file may be sound
         raise ValueError(f"{path}: not readable (damaged or truncated file)") from None
 
 
@@ -95,6 +100,8 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
     wanted = {_plain(name, _OWN_LAYOUT): name for name in network.state_dict()}
     ours = network.state_dict()
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    if len(given) < len(tensors):
+        raise ValueError(f"{source}: {len(tensors) - len(given)} of its names mean the same tensor as another one")
     problems = _misfits(given, {name: ours[key] for name, key in wanted.items()}, optional)
     if problems:
         raise ValueError(f"{source} does not fit {_name(network)}: {'; '.join(problems)}")
