@@ -137,14 +137,19 @@ class Classifier(pl.LightningModule):
     def step_of_epoch(self, epoch: float) -> int:
         """The optimiser step of this run that stands for `epoch` epochs of a full run."""
         steps = self.trainer.estimated_stepping_batches
+        # To count, Lightning 2.6.6 has built the loader before it restores the counters of a checkpoint, and would keep
+        # it: a run that goes on in the middle of an epoch would see the first batches of the epoch again.
+        self.trainer.fit_loop._combined_loader = None
         if steps == float("inf"):
             raise ValueError("the schedule needs an end: give --trainer.max_epochs or --trainer.max_steps")
         return round(steps * epoch / self.schedule.epochs)
 
     def _val_batch_size(self) -> int:
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "val_batch_size"):
+            return int(data.val_batch_size)
         loader: Any = self.trainer.val_dataloaders
-        return int(data.val_batch_size if hasattr(data, "val_batch_size") else loader.batch_size)
+        return int(loader.batch_size)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
