@@ -3,6 +3,7 @@
 from callbacks.checkpoints import CONFIG_KEY, ConfigInCheckpoint, LastCheckpoint, StopOnNaN
 from callbacks.metrics_file import MetricsFile
 from callbacks.progress import EpochLines, on_terminal, progress_display
+from callbacks.requeue import Requeue
 
 __all__ = [
     "CONFIG_KEY",
@@ -10,6 +11,7 @@ __all__ = [
     "EpochLines",
     "LastCheckpoint",
     "MetricsFile",
+    "Requeue",
     "StopOnNaN",
     "on_terminal",
     "progress_display",

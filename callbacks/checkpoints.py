@@ -53,7 +53,19 @@ class LastCheckpoint(Checkpoint):
 
 
 class StopOnNaN(Callback):
-    """Ends a run whose loss is no number any more, before the weights of the last checkpoint are overwritten."""
+    """Ends a run that diverged, before its checkpoints are overwritten."""
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Check the weights: the step after a finite loss can spoil them, and only the next loss would tell.
+
+        Raises:
+            FloatingPointError: a weight is NaN or infinite.
+        """
+        spoilt = [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]
+        if spoilt:
+            raise FloatingPointError(_diverged(trainer, f"{spoilt[0]} holds NaN or infinity"))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -68,7 +80,9 @@ class StopOnNaN(Callback):
             return
         mean = float(trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean"))
         if not math.isfinite(mean):
-            raise FloatingPointError(
-                f"the training loss became {mean} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}; "
-                "the checkpoints written before are kept; try a smaller --model.schedule.lr"
-            )
+            raise FloatingPointError(_diverged(trainer, f"the training loss became {mean}"))
+
+
+def _diverged(trainer: pl.Trainer, what: str) -> str:
+    when = f"in epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+    return f"{what} {when}; the checkpoints written before are kept; try a smaller --model.schedule.lr"

@@ -29,9 +29,18 @@ class Bar(TQDMProgressBar):
         metrics.pop("v_num", None)
         return {name.removesuffix("_step"): value for name, value in metrics.items() if not name.endswith("_epoch")}
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the epoch's values, which all ranks count together; Lightning asks for them on rank 0 only."""
+        _ = trainer.progress_bar_metrics
+        super().on_train_epoch_end(trainer, pl_module)
+
 
 class EpochLines(Callback):
     """One line per epoch, on rank 0, flushed at once."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning announces no epoch that is entered in the middle."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time and where the epoch begins (not at batch 0 after a resume)."""
@@ -40,11 +49,11 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the line."""
+        logged = trainer.callback_metrics  # on all ranks: they count together, and one alone would wait for ever
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._started
         steps = max(trainer.global_step - self._first_step, 1)
-        logged = trainer.callback_metrics
         names = [f"{phase}/{name}" for phase in ("train", "val") for name in _SHOWN]
         values = [f"{name.removesuffix('_epoch')} {float(logged[name]):.4f}" for name in names if name in logged]
         lr = trainer.optimizers[0].param_groups[0]["lr"]

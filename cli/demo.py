@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cli.evaluate import main as evaluate
 from cli.names import resolve
-from cli.processes import hush
+from cli.quiet import hush
 from cli.train import guarded, train
 
 EPOCHS = 12

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.names import Invocation, UsageError, number, recipes, resolve, suites, unknown
+from cli.processes import no_survivors, slurm_job, trainer_of
+from cli.quiet import hush
 from cli.runs import checkpoint_in, folder_of
 from cli.train import guarded
 
@@ -125,6 +127,7 @@ def _main(words: list[str]) -> None:
     if not words or {"-h", "--help"} & set(words):
         print(HELP.format(suites=", ".join(suites()), recipes=", ".join(recipes())), end="")
         return
+    hush()
     invocation = resolve(words, take=_TAKEN)
     places = [word for word in invocation.options if not word.startswith("--")]
     invocation.options = [word for word in invocation.options if word.startswith("--")]
@@ -229,15 +232,17 @@ def _compare_noise(target: Target, metadata: dict[str, str]) -> None:
 
 def evaluate(target: Target, settings: Settings) -> None:
     """Evaluate, on as many devices as asked for, and print the table."""
-    import pytorch_lightning as pl
+    import torch
 
-    from callbacks import on_terminal
+    from callbacks import Requeue, on_terminal
     from cli.evaluator import Evaluator
     from cli.parser import read_suite
     from defenses import is_random
 
+    # A GPU would round the factors of convolutions to 10 bits (TF32); reported numbers are float32.
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
     attacks = read_suite(settings.suite, settings.eps) if settings.suite else {}
-    split = target.cli.datamodule.split(settings.split)
+    split = _refusing(target.cli.datamodule.split, settings.split)
     size = len(split)
     if settings.n is not None and settings.n > size:
         raise UsageError(f"--n {settings.n}: the {settings.split} split has {size} images")
@@ -245,17 +250,19 @@ def evaluate(target: Target, settings: Settings) -> None:
     draws = settings.draws or (20 if is_random(target.network) else 1)
     records = _open_records(target, settings, attacks, n, draws)
     evaluator = Evaluator(target.network, split, attacks, records, n, settings.batch_size, settings.seed, draws)
-    trainer = pl.Trainer(
-        **{
+    trainer = trainer_of(
+        {
             **target.cli.config_init.trainer,
             "logger": False,
-            "callbacks": None,
+            "callbacks": [Requeue(None)] if slurm_job() else None,
             "enable_checkpointing": False,
             "enable_progress_bar": on_terminal(),
             "default_root_dir": str(records.folder),
         }
     )
-    trainer.test(evaluator, verbose=False)
+    with no_survivors(trainer):
+        trainer.test(evaluator, verbose=False)
+        trainer.strategy.barrier()  # nobody reads the table before all have written
     if trainer.is_global_zero:
         _report(target, settings, records, attacks, trainer)
 
@@ -302,7 +309,6 @@ def _report(
     results = write_results(records.folder, summaries, {**records.manifest, "environment": _environment(trainer)})
     print(format_table(summaries, _caption(target, settings, records, attacks)))
     print(f"wrote {per_image}\nwrote {results}")
-    print(f"next: python evaluate.py {target.source} --eps 8/255" if settings.eps is None else "")
 
 
 def _caption(target: Target, settings: Settings, records: "Records", attacks: dict[str, "Attack"]) -> str:

@@ -24,9 +24,6 @@ class Evaluator(pl.LightningModule):
         draws: passes of the judge.
     """
 
-    # With fewer batches than processes some have nothing to do.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         network: nn.Module,
@@ -39,6 +36,8 @@ class Evaluator(pl.LightningModule):
         draws: int,
     ) -> None:
         super().__init__()
+        # With fewer batches than processes some have nothing to do.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = network.to(memory_format=torch.channels_last)
         self.images = Subset(split, range(n))
         self.adversaries: dict[str, Attack | None] = {"clean": None, **attacks}
@@ -62,7 +61,3 @@ class Evaluator(pl.LightningModule):
                 first = number * self.batch_size
                 rows = examine(self.network, (x, y), first, name, attack, self.seed, self.draws)
                 self.records.write(name, number, rows)
-
-    def on_test_end(self) -> None:
-        """Nobody reads the table before all have written."""
-        self.trainer.strategy.barrier()

@@ -65,9 +65,11 @@ def _given(option: str, value: str | None) -> str:
 
 def _translated(option: str, value: str | None) -> str:
     if option == "--data":
-        return "--data=" + _class("datamodules", "data set", value)
+        return f"--data={_data_set(value)}"
     if option == "--seed":
-        return f"--seed_everything={_given(option, value)}"
+        if value is None or not value.isdecimal():
+            raise UsageError(f"--seed takes a whole number >= 0, got '{value or ''}'")
+        return f"--seed_everything={value}"
     return option if value is None else f"{option}={number(value)}"
 
 
@@ -100,15 +102,20 @@ def _resolve_model(found: Invocation, value: str | None) -> None:
         raise UsageError(unknown("recipe", value, known, "see configs/models"))
 
 
-def _class(package: str, kind: str, value: str | None) -> str:
+def _data_set(value: str | None) -> str:
     """The class path that a name, in any case, stands for; class paths of the user's own pass through."""
-    names = [name for name in exported(package) if not name.endswith("DataModule")]
+    names = data_sets()
     by_lower = {name.lower(): name for name in names}
     if value and value.lower() in by_lower:
-        return f"{package}.{by_lower[value.lower()]}"
+        return f"datamodules.{by_lower[value.lower()]}"
     if value and "." in value:
         return value
-    raise UsageError(unknown(kind, value, names))
+    raise UsageError(unknown("data set", value, names))
+
+
+def data_sets() -> list[str]:
+    """The data sets by the names of their classes."""
+    return [name for name in exported("datamodules") if not name.endswith("DataModule")]
 
 
 def recipes() -> dict[str, Path]:

@@ -20,7 +20,7 @@ import lightning_modules  # noqa: F401
 import models  # noqa: F401
 from attacks import Attack, Ball
 from cli.messages import shorten
-from cli.names import CONFIGS, Invocation, UsageError
+from cli.names import CONFIGS, Invocation, UsageError, number
 
 DEFAULT_DATA = "datamodules.CIFAR10"
 _FROM_DATA = ("num_classes", "in_channels", "image_size")
@@ -45,7 +45,11 @@ class ConfiguredCLI(LightningCLI):
 
     def __init__(self, invocation: Invocation, configs: Sequence[dict[str, Any]] = ()) -> None:
         recipe = [read_settings(invocation.config)] if invocation.config else []
-        arguments = [*_settings([*recipe, *configs], invocation.options), *invocation.options]
+        # jsonargparse reads from left to right: files come first, then classes, then what lies in them.
+        files = [option for option in invocation.options if option.startswith("--config=")]
+        options = sorted((option for option in invocation.options if option not in files), key=_depth)
+        more = [read_settings(Path(file.removeprefix("--config="))) for file in files]
+        arguments = [*_settings([*recipe, *configs, *more], options), *options]
         with warnings.catch_warnings():
             # It cannot know that the arguments do come from the command line.
             warnings.filterwarnings("ignore", "LightningCLI's args parameter", UserWarning)
@@ -54,14 +58,14 @@ class ConfiguredCLI(LightningCLI):
                     run=False,
                     args=arguments,
                     parser_class=Parser,
-                    parser_kwargs={"default_config_files": [str(CONFIGS / "defaults.yaml")]},
+                    parser_kwargs={"default_config_files": [str(CONFIGS / "defaults.yaml")], "allow_abbrev": False},
                     save_config_callback=None,
                     seed_everything_default=0,
                     auto_configure_optimizers=False,
                     load_from_checkpoint_support=False,
                 )
             except (ValueError, TypeError) as error:  # a constructor refused its arguments
-                raise UsageError(" ".join(str(error).split())) from error
+                raise UsageError(shorten(str(error), [])) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The rule by which the best checkpoint is chosen."""
@@ -94,6 +98,10 @@ class ConfiguredCLI(LightningCLI):
         return text
 
 
+def _depth(option: str) -> int:
+    return option.partition("=")[0].count(".")
+
+
 def _settings(contents: list[dict[str, Any]], options: Sequence[str]) -> list[str]:
     """Settings as arguments, with a data set: the command line's, else the files', else CIFAR-10.
 
@@ -110,7 +118,7 @@ def _settings(contents: list[dict[str, Any]], options: Sequence[str]) -> list[st
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The content of a YAML file of settings.
+    """The content of a YAML file of settings, fractions such as 8/255 as numbers.
 
     Raises:
         UsageError: it is no YAML, or no settings.
@@ -120,8 +128,19 @@ def read_settings(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: no YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{file}: holds {type(content).__name__}, not settings (model:, data:, trainer: ...)")
-    return content
+        raise UsageError(f"{file}: holds {type(content).__name__}, not settings (name: value)")
+    settings: dict[str, Any] = _with_fractions(content)
+    return settings
+
+
+def _with_fractions(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_fractions(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_fractions(part) for part in value]
+    if isinstance(value, str) and (decimal := number(value)) != value:
+        return float(decimal)
+    return value
 
 
 def read_suite(file: Path, eps: float | None) -> dict[str, Attack]:
@@ -136,8 +155,12 @@ def read_suite(file: Path, eps: float | None) -> dict[str, Attack]:
     """
     parser = Parser()
     parser.add_argument("--suite", type=dict[str, Attack])
-    parsed = parser.parse_args([f"--suite={yaml.safe_dump(read_settings(file), sort_keys=False)}"])
-    attacks_by_name: dict[str, Attack] = parser.instantiate(parsed).suite
+    settings = yaml.safe_dump(read_settings(file), sort_keys=False)
+    try:
+        parsed = parser.parse_args([f"--suite={settings}"])
+        attacks_by_name: dict[str, Attack] = parser.instantiate(parsed).suite
+    except (UsageError, ValueError) as error:  # the parser or a constructor refused
+        raise UsageError(f"{file}: {shorten(str(error), [])}") from error
     if eps is None:
         return attacks_by_name
     return {name: _with_eps(attack, eps) for name, attack in attacks_by_name.items()}

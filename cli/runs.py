@@ -1,39 +1,51 @@
 """Run folders: runs/<recipe>/<job or time>/ and what lies in them."""
 
+import itertools
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from cli.names import UsageError
+from cli.processes import slurm_job
 
 _INHERITED = "FRESHDRAW_RUN_DIR"  # tells processes that this one starts (DDP) where the run lies
 
 
 def new_run_folder(root: Path, recipe: str) -> Path:
-    """The folder of a new run, the same for all processes of it.
+    """The folder of a new run, the same for all processes of it; made here where its name is the time.
 
     The SLURM job's id survives a requeue, so that the job finds its checkpoint again; torchrun's --rdzv-id does too.
     """
     inherited = os.environ.get(_INHERITED)
-    if inherited:
+    if inherited and os.environ.get("LOCAL_RANK", "0") != "0":
         return Path(inherited)
-    folder = root / recipe / _run_name()
+    folder = root / recipe / (_job() or _agreed(datetime.now().strftime("%Y-%m-%d_%H-%M-%S")))
+    if not _job() and "TORCHELASTIC_RUN_ID" not in os.environ:
+        folder = _claimed(folder)
     os.environ[_INHERITED] = str(folder)
     return folder
 
 
-def _run_name() -> str:
-    if job := os.environ.get("SLURM_JOB_ID"):
-        return job
+def _job() -> str | None:
     torchrun = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if torchrun != "none":
-        return torchrun
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return _agreed(now) if "TORCHELASTIC_RUN_ID" in os.environ else now
+    return slurm_job() or (torchrun if torchrun != "none" else None)
+
+
+def _claimed(folder: Path) -> Path:
+    """The folder, made; with a number behind its name if another run began in the same second."""
+    names = itertools.chain([folder.name], (f"{folder.name}_{number}" for number in itertools.count(2)))
+    while True:
+        candidate = folder.with_name(next(names))
+        with suppress(FileExistsError):
+            candidate.mkdir(parents=True)
+            return candidate
 
 
 def _agreed(name: str) -> str:
     """One name for all processes that torchrun started: the first that asks its store decides."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return name
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
@@ -54,7 +66,9 @@ def last_run(root: Path, recipe: str) -> Path:
 
 def folder_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint or a run folder belongs to."""
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    if checkpoint.is_dir():
+        return checkpoint
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def checkpoint_in(path: Path, prefer: str) -> Path:

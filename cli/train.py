@@ -1,12 +1,14 @@
 """What train.py runs: a recipe, a data set, a folder for the run, and training in it."""
 
-import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.names import Invocation, UsageError, exported, recipes, resolve
+from cli.names import ROOT, Invocation, UsageError, data_sets, recipes, resolve
+from cli.processes import no_survivors, slurm_job, speaks, trainer_of
+from cli.quiet import hush
 from cli.runs import checkpoint_in, folder_of, last_run, new_run_folder
 
 if TYPE_CHECKING:
@@ -42,36 +44,50 @@ options, in any order; `--a b` or `--a=b`
   --ckpt_path PATH      go on from a checkpoint or run folder; `last`: the recipe's newest run
   --logger VALUE        wandb (default; offline without an account) or false
   --run_dir DIR         where runs are kept (default: runs)
+  --save_every N        batches between two writes of last.ckpt within an epoch (default: 200)
   --config FILE         more settings, in the form of the config.yaml of a run
   --model.X --data.X --trainer.X --checkpoint.X
                         any argument of the recipe's class, the data set, Lightning's Trainer, ModelCheckpoint
   --help_all            all of them (takes some seconds)
 """
+_TAKEN = ("--ckpt_path", "--logger", "--run_dir", "--save_every")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run train.py; returns its exit code: 0 done, 2 wrong input, 1 stopped by a failure, 130 interrupted."""
+    """Run train.py; returns its exit code: 0 done, 2 wrong input, 1 failure, 75 requeued, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     return guarded(lambda: _main(words))
 
 
 def guarded(command: Any) -> int:
     """Run a command; what the user can mend ends in one line and not in a traceback."""
+    sys.path.append("")  # classes of the user's own, in the current folder
     try:
         command()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except FileNotFoundError as error:
-        print(f"error: {_text(error)}", file=sys.stderr)
-        return 2
-    except (FloatingPointError, OSError) as error:
-        print(f"error: {_text(error)}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _ended("interrupted", 130)
+    except (UsageError, FileNotFoundError) as error:
+        return _ended(f"error: {_text(error)}", 2)
+    except (FloatingPointError, OSError) as error:
+        return _ended(f"error: {_text(error)}", 1)
+    except ValueError as error:
+        if not _refused_by_us(error):
+            raise
+        return _ended(f"error: {_text(error)}", 2)
     return 0
+
+
+def _ended(message: str, code: int) -> int:
+    if speaks():
+        print(message, file=sys.stderr, flush=True)
+    return code
+
+
+def _refused_by_us(error: ValueError) -> bool:
+    """Whether this project's own code refused a value, which it does in one line that is meant for the user."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    file = Path(frame.f_code.co_filename)
+    return file.is_relative_to(ROOT) and not file.is_relative_to(sys.prefix)
 
 
 def _text(error: Exception) -> str:
@@ -82,9 +98,10 @@ def _text(error: Exception) -> str:
 
 def _main(words: list[str]) -> None:
     if not words or {"-h", "--help"} & set(words):
-        print(HELP.format(recipes=", ".join(recipes()), data=", ".join(exported("datamodules")[:-1])), end="")
+        print(HELP.format(recipes=", ".join(recipes()), data=", ".join(data_sets())), end="")
         return
-    invocation = resolve(words, take=("--ckpt_path", "--logger", "--run_dir"))
+    hush()
+    invocation = resolve(words, take=_TAKEN)
     if "--help_all" in words:
         invocation.options = ["--help"]
     elif invocation.recipe is None:
@@ -92,33 +109,39 @@ def _main(words: list[str]) -> None:
     train(invocation)
 
 
-def train(invocation: Invocation) -> None:
-    """Train what an invocation describes.
+def train(invocation: Invocation) -> Path:
+    """Train what an invocation describes; returns the folder of the run.
 
     Raises:
         UsageError: something in it is wrong.
     """
     assert invocation.recipe is not None or invocation.options == ["--help"]
     root = Path(invocation.taken.get("--run_dir", "runs"))
-    resumed = _checkpoint_to_resume(invocation.taken.get("--ckpt_path"), root, invocation.recipe or "")
-    folder = folder_of(resumed) if resumed else new_run_folder(root, invocation.recipe or "")
-    logger = invocation.taken.get("--logger", "wandb")
-    if logger.lower() not in ("wandb", "false"):
-        raise UsageError(f"--logger takes wandb or false, got '{logger}'")
-    _make_writable(folder)
+    given = _checkpoint_to_resume(invocation.taken.get("--ckpt_path"), root, invocation.recipe or "")
+    _check_own_options(invocation.taken)
 
     from cli.parser import ConfiguredCLI, read_settings
+    from evaluation.records import write_atomically
 
     # A run that goes on starts from its own settings, not from a recipe that may have changed since.
+    before = folder_of(given) / "config.yaml" if given else None
+    cli = ConfiguredCLI(invocation, [read_settings(before)] if before and before.is_file() else [])
+    folder = folder_of(given) if given else _new_folder(root, invocation.recipe or "")
     saved = folder / "config.yaml"
-    cli = ConfiguredCLI(invocation, [read_settings(saved)] if resumed and saved.is_file() else [])
-    trainer = _trainer(cli, folder, invocation.recipe or "", logger)
+    resumed = given or _left_by_the_same_job(folder, cli)
+    if resumed:
+        _check_checkpoint(resumed, cli, invocation.recipe or "")
+    trainer = _trainer(cli, folder, invocation)
     if trainer.is_global_zero:
-        saved.write_text(cli.config_text())
+        write_atomically(saved, cli.config_text().encode())  # other ranks may be reading it
         print(f"run folder: {folder}", flush=True)
-    trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(resumed) if resumed else None, weights_only=True)
+    with no_survivors(trainer):
+        trainer.fit(
+            cli.model, datamodule=cli.datamodule, ckpt_path=str(resumed) if resumed else None, weights_only=True
+        )
     if trainer.is_global_zero:
         _report(trainer, folder)
+    return folder
 
 
 def _checkpoint_to_resume(given: str | None, root: Path, recipe: str) -> Path | None:
@@ -127,23 +150,62 @@ def _checkpoint_to_resume(given: str | None, root: Path, recipe: str) -> Path | 
     return checkpoint_in(last_run(root, recipe) if given == "last" else Path(given), prefer="last")
 
 
-def _make_writable(folder: Path) -> None:
+def _left_by_the_same_job(folder: Path, cli: "ConfiguredCLI") -> Path | None:
+    """The checkpoint in the folder of a SLURM job or a torchrun --rdzv-id that was started before."""
+    checkpoint, saved = folder / "checkpoints" / "last.ckpt", folder / "config.yaml"
+    if not (checkpoint.is_file() and saved.is_file()):
+        return None
+    if saved.read_text() != cli.config_text():
+        raise UsageError(f"{folder} holds a run of this job with other settings; give this one another --run_dir")
+    return checkpoint
+
+
+def _check_own_options(taken: dict[str, str]) -> None:
+    if (logger := taken.get("--logger", "wandb")).lower() not in ("wandb", "false"):
+        raise UsageError(f"--logger takes wandb or false, got '{logger}'")
+    if not (steps := taken.get("--save_every", "1")).isdecimal() or int(steps) < 1:
+        raise UsageError(f"--save_every takes a whole number >= 1, got '{steps}'")
+
+
+def _check_checkpoint(path: Path, cli: "ConfiguredCLI", recipe: str) -> None:
+    """Refuse in one line what Lightning would refuse in a page, or take: damage, code, another recipe or network."""
+    from callbacks import CONFIG_KEY
+    from models import load_tensors, load_weights
+
+    content = load_tensors(path)
+    if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
+        raise UsageError(f"--ckpt_path {path}: no checkpoint of train.py")
+    if (other := content.get(CONFIG_KEY, {}).get("recipe", recipe)) != recipe:
+        raise UsageError(f"--ckpt_path {path}: a run of --model {other}, not {recipe}")
+    state = content["state_dict"].items()
+    tensors = {key.removeprefix("network."): value for key, value in state if key.startswith("network.")}
+    load_weights(cli.model.network, tensors, str(path))
+
+
+def _new_folder(root: Path, recipe: str) -> Path:
     try:
+        folder = new_run_folder(root, recipe)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--run_dir: cannot write to {folder} ({(error.strerror or str(error)).lower()})") from None
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"--run_dir: cannot write to {folder} (permission denied)")
+        raise UsageError(f"--run_dir: cannot write to {root} ({(error.strerror or str(error)).lower()})") from None
+    return folder
 
 
-def _trainer(cli: "ConfiguredCLI", folder: Path, recipe: str, logger: str) -> "pl.Trainer":
+def _trainer(cli: "ConfiguredCLI", folder: Path, invocation: Invocation) -> "pl.Trainer":
     """The Trainer of the config with what every run has: its metrics file, its checkpoints, its display."""
-    import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from callbacks import ConfigInCheckpoint, LastCheckpoint, MetricsFile, StopOnNaN, on_terminal, progress_display
+    from callbacks import (
+        ConfigInCheckpoint,
+        LastCheckpoint,
+        MetricsFile,
+        Requeue,
+        StopOnNaN,
+        on_terminal,
+        progress_display,
+    )
 
-    settings = dict(cli.config_init.trainer)
+    settings, recipe, taken = dict(cli.config_init.trainer), invocation.recipe or "", invocation.taken
     checkpoints = folder / "checkpoints"
     best = ModelCheckpoint(**{**cli.config.checkpoint.as_dict(), "dirpath": checkpoints})
     settings["callbacks"] = [
@@ -152,13 +214,14 @@ def _trainer(cli: "ConfiguredCLI", folder: Path, recipe: str, logger: str) -> "p
         ConfigInCheckpoint({"recipe": recipe, "yaml": cli.config_text()}),
         StopOnNaN(),
         *([best] if getattr(cli.datamodule, "val_images", 1) else []),
-        LastCheckpoint(checkpoints),
+        LastCheckpoint(checkpoints, int(taken.get("--save_every", "200"))),
+        *([Requeue(checkpoints / "last.ckpt")] if slurm_job() else []),
     ]
-    settings["logger"] = [MetricsFile(folder), *_wandb(folder, recipe, logger, cli)]
+    settings["logger"] = [MetricsFile(folder), *_wandb(folder, recipe, taken.get("--logger", "wandb"), cli)]
     settings["default_root_dir"] = str(folder)
     settings["enable_checkpointing"] = True
     settings["enable_progress_bar"] = on_terminal()
-    return pl.Trainer(**settings)
+    return trainer_of(settings)
 
 
 def _wandb(folder: Path, recipe: str, logger: str, cli: "ConfiguredCLI") -> list[Any]:

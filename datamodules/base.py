@@ -134,6 +134,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.download = download
         self.seed = seed
         self._loaded: dict[bool, Labelled] = {}
+        self._restored: tuple[int, int] | None = None
 
     @abstractmethod
     def _load(self, train: bool) -> Labelled:
@@ -177,7 +178,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Shuffled whole batches, from where Lightning's counters say that training stands."""
         images = self.split("train")
         rank, world_size = self._place()
-        epoch, start = self._position()
+        epoch, start = self._restored or self._position()
+        self._restored = None
         key = (self.seed, rank, world_size, epoch, start)
         return self._loader(images, SeededBatches(len(images), self.batch_size, *key))
 
@@ -222,6 +224,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def _place(self) -> tuple[int, int]:
         """Returns (rank, world size)."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns where training stands, for the checkpoint.
+
+        Lightning restores its counters only after `configure_optimizers`, which has the training loader built already
+        if it asks for the number of steps; the state of a datamodule is restored before.
+        """
+        epoch, batches = self._position()
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes what `state_dict` returned."""
+        self._restored = state_dict["epoch"], state_dict["batches"]
 
     def _position(self) -> tuple[int, int]:
         """Returns the epoch to train next and the number of its batches that have been trained on already.

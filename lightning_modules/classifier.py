@@ -137,9 +137,6 @@ class Classifier(pl.LightningModule):
     def step_of_epoch(self, epoch: float) -> int:
         """The optimiser step of this run that stands for `epoch` epochs of a full run."""
         steps = self.trainer.estimated_stepping_batches
-        # To count, Lightning 2.6.6 has built the loader before it restores the counters of a checkpoint, and would keep
-        # it: a run that goes on in the middle of an epoch would see the first batches of the epoch again.
-        self.trainer.fit_loop._combined_loader = None
         if steps == float("inf"):
             raise ValueError("the schedule needs an end: give --trainer.max_epochs or --trainer.max_steps")
         return round(steps * epoch / self.schedule.epochs)

@@ -1,0 +1,87 @@
+"""Every recipe trains and is evaluated, every suite runs, and what is printed is what is in the files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cli.names import ROOT, recipes, suites
+
+SMALL = ("--n", "8", "--draws", "2", "--batch_size", "4")
+
+
+@pytest.mark.parametrize("recipe", [*recipes(), *suites()])
+def test_the_source_is_on_top(recipe):
+    text = {**recipes(), **suites()}[recipe].read_text()
+    assert text.startswith("# ")
+    assert len(text.splitlines()) < 60
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipe_trains_and_is_evaluated(recipe, train, evaluate, tmp_path):
+    words = []
+    if "attack:" in recipes()[recipe].read_text():
+        words = ["--model.attack.steps", "1", "--model.warmup_epochs", "0"]
+    if "imagenet" in recipe:  # its normalisation has three channels
+        words += ["--model.network.network.mean", "[0.5]", "--model.network.network.std", "[0.2]"]
+    elif recipe == "plain_normalized":
+        words += ["--model.network.mean", "[0.5]", "--model.network.std", "[0.2]"]
+    outcome = train("--model", recipe, *words)
+    assert outcome.code == 0, outcome
+    assert outcome.err == ""
+    (run,) = tmp_path.glob(f"runs/{recipe}/*")
+    # A single step: BatchNorm's statistics and weights may be anything, numbers they are.
+    outcome = evaluate(run, "--suite", "pgd", *SMALL, "--trainer.accelerator", "cpu")
+    assert outcome.code == 0, outcome
+    assert outcome.err == ""
+    check_numbers(outcome.out, ["clean", "pgd7", "pgd20", "pgd40"])
+
+
+@pytest.mark.parametrize("suite", suites())
+def test_a_suite_runs(suite, evaluate, trained):
+    outcome = evaluate(trained, "--suite", suite, *SMALL, "--out", "here")
+    assert outcome.code == 0, outcome
+    check_numbers(outcome.out, json.loads(Path("here/manifest.json").read_text())["adversaries"])
+
+
+def check_numbers(printed, adversaries):
+    """The printed table against the table of images, counted here."""
+    *_, images, results = printed.splitlines()[-3:] if "next:" in printed.splitlines()[-1] else printed.splitlines()
+    images, results = (Path(line.removeprefix("wrote ")) for line in (images, results))
+    table = pq.read_table(images).to_pydict()
+    assert json.loads(results.read_text())
+    for adversary in adversaries:
+        rows = [i for i, name in enumerate(table["adversary"]) if name == adversary]
+        assert [table["index"][i] for i in rows] == list(range(8))
+        correct = sum(table["counts"][i][table["label"][i]] for i in rows)
+        (line,) = [line for line in printed.splitlines() if line.split()[:1] == [adversary] and ":" not in line]
+        passes = sum(table["draws"][i] for i in rows)
+        assert f"{correct} / {passes}" in line
+        assert np.isclose(float(line.split()[1]), 100 * correct / passes, atol=0.006)
+
+
+def test_the_same_command_gives_the_same_numbers_without_work(evaluate, trained, monkeypatch):
+    first = evaluate(trained, *SMALL)
+    monkeypatch.setattr("cli.evaluator.examine", None)
+    again = evaluate(trained, *SMALL)
+    assert (again.code, again.err) == (0, "")
+    assert again.out == first.out
+
+
+def test_a_run_its_best_and_its_last_checkpoint(evaluate, trained, tmp_path):
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    for source in (run, run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"):
+        outcome = evaluate(source, "--suite", "none", *SMALL)
+        assert outcome.code == 0, outcome
+        assert str(run / "evaluations") in outcome.out
+    (run / "checkpoints" / "best.ckpt").unlink()
+    assert "last.ckpt" in evaluate(run, "--suite", "none", *SMALL).out
+
+
+def test_every_yaml_is_in_a_folder_that_is_tested():
+    folders = {path.parent.name for path in (ROOT / "configs").rglob("*.yaml")}
+    assert folders <= {"configs", "models", "suites"}
