@@ -94,13 +94,13 @@ def _parts(model: object) -> Iterator[object]:
     return iter(model.modules()) if isinstance(model, nn.Module) else iter([model])
 
 
-def normal_like(x: Tensor) -> Tensor:
-    """Standard normal draws of the shape, dtype, device and memory format of `x`, independent per element."""
+def normal_like(x: Tensor, std: float = 1.0) -> Tensor:
+    """Draws from N(0, std^2) of the shape, dtype, device and memory format of `x`, independent per element."""
     # A tensor made in inference mode could not be filled by the worker threads.
     with torch.inference_mode(False), torch.no_grad():
         draws = torch.empty_like(x, requires_grad=False)
         # In memory order: drawing straight into a channels_last tensor takes PyTorch's slow path on a CPU.
-        _fill_normal(draws.as_strided((draws.numel(),), (1,)))
+        _fill_normal(draws.as_strided((draws.numel(),), (1,)), std)
     return draws
 
 
@@ -111,23 +111,23 @@ def uniform_like(x: Tensor) -> Tensor:
     return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
-def _fill_normal(flat: Tensor) -> None:
+def _fill_normal(flat: Tensor, std: float) -> None:
     stream = _STREAM.get()
     if stream is None:
-        flat.normal_()
+        flat.normal_(std=std)
     elif flat.device.type != "cpu" or flat.numel() < _PARALLEL_FROM:
-        flat.normal_(generator=stream.generator(flat.device))
+        flat.normal_(std=std, generator=stream.generator(flat.device))
     else:
-        _fill_lanes(flat, [stream.generator(flat.device, lane) for lane in range(LANES)])
+        _fill_lanes(flat, std, [stream.generator(flat.device, lane) for lane in range(LANES)])
 
 
-def _fill_lanes(flat: Tensor, generators: list[torch.Generator]) -> None:
+def _fill_lanes(flat: Tensor, std: float, generators: list[torch.Generator]) -> None:
     lanes = list(zip(flat.chunk(LANES), generators, strict=True))
     threads = min(torch.get_num_threads(), LANES)
 
     def fill(start: int) -> None:
         for part, generator in lanes[start::threads]:
-            part.normal_(generator=generator)
+            part.normal_(std=std, generator=generator)
 
     others = [_workers(threads).submit(fill, start) for start in range(1, threads)]
     fill(0)

@@ -167,7 +167,7 @@ def test_inner_level_0_is_noise_on_the_image_and_nowhere_else() -> None:
     with drawing_from(Stream(1)):
         out = noisy(x)
     with drawing_from(Stream(1)):
-        assert torch.equal(out, plain(torch.add(x, normal_like(x), alpha=0.2)))
+        assert torch.equal(out, plain(x + normal_like(x, 0.2)))
 
 
 def test_robustnet_says_its_levels() -> None:
