@@ -10,18 +10,17 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.names import Invocation, UsageError, number, recipes, resolve, suites, unknown
+from cli.names import UsageError, number, recipes, resolve, suites, unknown
 from cli.processes import no_survivors, slurm_job, trainer_of
 from cli.quiet import hush
-from cli.runs import checkpoint_in, folder_of
+from cli.runs import checkpoint_in
+from cli.targets import Target, from_run, from_weights, refusing
 from cli.train import guarded
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-    from torch import nn
 
     from attacks import Attack
-    from cli.parser import ConfiguredCLI
     from evaluation import Records
 
 HELP = """\
@@ -136,98 +135,10 @@ def _main(words: list[str]) -> None:
     if len(places) + (weights is not None) != 1:
         raise UsageError("give one run folder or checkpoint, or --weights FILE --model RECIPE; see --help")
     if weights is None:
-        target = _from_run(checkpoint_in(Path(places[0]), prefer="best"), invocation)
+        target = from_run(checkpoint_in(Path(places[0]), prefer="best"), invocation)
     else:
-        target = _from_weights(Path(weights), invocation)
+        target = from_weights(Path(weights), invocation)
     evaluate(target, settings)
-
-
-@dataclass
-class Target:
-    """What is evaluated: the network and data of a configuration, with the weights of a file in it."""
-
-    cli: "ConfiguredCLI"
-    source: Path
-    folder: Path
-    recipe: str
-
-    @property
-    def network(self) -> "nn.Module":
-        """Images in [0, 1] -> logits."""
-        network: nn.Module = self.cli.model.network
-        return network
-
-
-def _from_run(checkpoint: Path, invocation: Invocation) -> Target:
-    """A run's model and data as they were configured, with the weights of one of its checkpoints."""
-    import yaml
-
-    from callbacks import CONFIG_KEY
-    from models import load_tensors
-
-    content = _refusing(load_tensors, checkpoint)
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UsageError(f"{checkpoint}: no checkpoint of train.py (for bare weights: --weights FILE --model RECIPE)")
-    saved = content.get(CONFIG_KEY)
-    if not saved and invocation.config is None:
-        raise UsageError(f"{checkpoint}: holds no configuration; say which recipe it belongs to: --model RECIPE")
-    settings = yaml.safe_load(saved["yaml"]) if saved and invocation.config is None else {}
-    kept = {key: settings[key] for key in ("model", "data", "seed_everything") if key in settings}
-    # Only the network's: the module around it also keeps what training needed.
-    tensors = {
-        key.removeprefix("network."): value
-        for key, value in content["state_dict"].items()
-        if key.startswith("network.")
-    }
-    recipe = invocation.recipe or str(saved["recipe"] if saved else "")
-    return _loaded(invocation, [kept] if kept else [], tensors, checkpoint, folder_of(checkpoint), recipe)
-
-
-def _from_weights(path: Path, invocation: Invocation) -> Target:
-    """A recipe's network with published weights."""
-    from models import read_weights
-
-    if invocation.recipe is None:
-        raise UsageError(f"--weights needs --model, the recipe they belong to; recipes: {', '.join(recipes())}")
-    weights = _refusing(read_weights, path)
-    folder = Path("runs") / "weights" / path.stem
-    target = _loaded(invocation, [], weights.tensors, path, folder, invocation.recipe)
-    _compare_noise(target, weights.metadata)
-    return target
-
-
-def _loaded(
-    invocation: Invocation, configs: list[dict[str, Any]], tensors: Any, source: Path, folder: Path, recipe: str
-) -> Target:
-    from cli.parser import ConfiguredCLI
-    from models import load_weights
-
-    cli = ConfiguredCLI(invocation, configs)
-    _refusing(load_weights, cli.model.network, tensors, str(source))
-    return Target(cli, source, folder, recipe)
-
-
-def _refusing(function: Any, *arguments: Any) -> Any:
-    """Call something that judges the user's files: what it refuses is the user's to mend."""
-    try:
-        return function(*arguments)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def _compare_noise(target: Target, metadata: dict[str, str]) -> None:
-    """Noise at another level than in training ruins an evaluation: refuse it where the file says its level."""
-    from defenses import RobustNet
-
-    network = target.network
-    said = {level: float(metadata[f"noise_{level}"]) for level in ("init", "inner") if f"noise_{level}" in metadata}
-    used = network.noise_levels if isinstance(network, RobustNet) else dict.fromkeys(said, 0.0)
-    if wrong := [level for level in said if used[level] != said[level]]:
-        texts = [f"{level} noise {said[level]:g} (the model: {used[level]:g})" for level in wrong]
-        options = " ".join(f"--model.network.{level}.std {said[level]:g}" for level in wrong)
-        raise UsageError(
-            f"{target.source} was trained with {', '.join(texts)}; add {options}, or choose the recipe it belongs to"
-        )
 
 
 def evaluate(target: Target, settings: Settings) -> None:
@@ -242,7 +153,7 @@ def evaluate(target: Target, settings: Settings) -> None:
     # A GPU would round the factors of convolutions to 10 bits (TF32); reported numbers are float32.
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
     attacks = read_suite(settings.suite, settings.eps) if settings.suite else {}
-    split = _refusing(target.cli.datamodule.split, settings.split)
+    split = refusing(target.cli.datamodule.split, settings.split)
     size = len(split)
     if settings.n is not None and settings.n > size:
         raise UsageError(f"--n {settings.n}: the {settings.split} split has {size} images")
@@ -253,6 +164,7 @@ def evaluate(target: Target, settings: Settings) -> None:
     trainer = trainer_of(
         {
             **target.cli.config_init.trainer,
+            "precision": "32-true",
             "logger": False,
             "callbacks": [Requeue(None)] if slurm_job() else None,
             "enable_checkpointing": False,
@@ -289,7 +201,7 @@ def _open_records(target: Target, settings: Settings, attacks: dict[str, "Attack
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:8]
     name = settings.suite.stem if settings.suite else "clean"
     folder = settings.out or target.folder / "evaluations" / f"{name}_{settings.split}{n}_{digest}"
-    records: Records = _refusing(Records, folder, manifest)
+    records: Records = refusing(Records, folder, manifest)
     for part in records.dropped:
         print(f"{folder / part}: was damaged and is done again", file=sys.stderr)
     return records
@@ -309,6 +221,8 @@ def _report(
     results = write_results(records.folder, summaries, {**records.manifest, "environment": _environment(trainer)})
     print(format_table(summaries, _caption(target, settings, records, attacks)))
     print(f"wrote {per_image}\nwrote {results}")
+    longer = random and records.manifest["draws"] < 100
+    print(f"next: python evaluate.py {target.command} {'--draws 100' if longer else '--eps 8/255'}")
 
 
 def _caption(target: Target, settings: Settings, records: "Records", attacks: dict[str, "Attack"]) -> str:

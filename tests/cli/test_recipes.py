@@ -49,8 +49,9 @@ def test_a_suite_runs(suite, evaluate, trained):
 
 def check_numbers(printed, adversaries):
     """The printed table against the table of images, counted here."""
-    *_, images, results = printed.splitlines()[-3:] if "next:" in printed.splitlines()[-1] else printed.splitlines()
-    images, results = (Path(line.removeprefix("wrote ")) for line in (images, results))
+    written = [line.removeprefix("wrote ") for line in printed.splitlines() if line.startswith("wrote ")]
+    images, results = map(Path, written[-2:])
+    assert printed.splitlines()[-1].startswith("next: python evaluate.py ")
     table = pq.read_table(images).to_pydict()
     assert json.loads(results.read_text())
     for adversary in adversaries:

@@ -1,0 +1,111 @@
+"""What evaluate.py evaluates: a run's network and data, or a recipe's with published weights. Never random weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.names import Invocation, UsageError, recipes
+from cli.runs import folder_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cli.parser import ConfiguredCLI
+
+
+@dataclass
+class Target:
+    """What is evaluated: the network and data of a configuration, with the weights of a file in it.
+
+    Attributes:
+        cli: the configuration, built.
+        source: file of the weights.
+        folder: where evaluations of it go.
+        recipe: name of the recipe.
+        command: the words after evaluate.py that mean it.
+    """
+
+    cli: "ConfiguredCLI"
+    source: Path
+    folder: Path
+    recipe: str
+    command: str
+
+    @property
+    def network(self) -> "nn.Module":
+        """Images in [0, 1] -> logits."""
+        network: nn.Module = self.cli.model.network
+        return network
+
+
+def from_run(checkpoint: Path, invocation: Invocation) -> Target:
+    """A run's model and data as they were configured, with the weights of one of its checkpoints."""
+    import yaml
+
+    from callbacks import CONFIG_KEY
+    from models import load_tensors
+
+    content = refusing(load_tensors, checkpoint)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise UsageError(f"{checkpoint}: no checkpoint of train.py (for bare weights: --weights FILE --model RECIPE)")
+    saved = content.get(CONFIG_KEY)
+    if not saved and invocation.config is None:
+        raise UsageError(f"{checkpoint}: holds no configuration; say which recipe it belongs to: --model RECIPE")
+    settings = yaml.safe_load(saved["yaml"]) if saved and invocation.config is None else {}
+    kept = {key: settings[key] for key in ("model", "data", "seed_everything") if key in settings}
+    # Only the network's: the module around it also keeps what training needed.
+    tensors = {
+        key.removeprefix("network."): value
+        for key, value in content["state_dict"].items()
+        if key.startswith("network.")
+    }
+    recipe = invocation.recipe or str(saved["recipe"] if saved else "")
+    return _loaded(invocation, [kept] if kept else [], tensors, checkpoint, folder_of(checkpoint), recipe)
+
+
+def from_weights(path: Path, invocation: Invocation) -> Target:
+    """A recipe's network with published weights."""
+    from models import read_weights
+
+    if invocation.recipe is None:
+        raise UsageError(f"--weights needs --model, the recipe they belong to; recipes: {', '.join(recipes())}")
+    weights = refusing(read_weights, path)
+    folder = Path("runs") / "weights" / path.stem
+    target = _loaded(invocation, [], weights.tensors, path, folder, invocation.recipe)
+    _compare_noise(target, weights.metadata)
+    return target
+
+
+def _loaded(
+    invocation: Invocation, configs: list[dict[str, Any]], tensors: Any, source: Path, folder: Path, recipe: str
+) -> Target:
+    from cli.parser import ConfiguredCLI
+    from models import load_weights
+
+    cli = ConfiguredCLI(invocation, configs)
+    refusing(load_weights, cli.model.network, tensors, str(source))
+    words = str(source) if folder == folder_of(source) else f"--weights {source} --model {recipe}"
+    return Target(cli, source, folder, recipe, words)
+
+
+def refusing(function: Any, *arguments: Any) -> Any:
+    """Call something that judges the user's files: what it refuses is the user's to mend."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _compare_noise(target: Target, metadata: dict[str, str]) -> None:
+    """Noise at another level than in training ruins an evaluation: refuse it where the file says its level."""
+    from defenses import RobustNet
+
+    network = target.network
+    said = {level: float(metadata[f"noise_{level}"]) for level in ("init", "inner") if f"noise_{level}" in metadata}
+    used = network.noise_levels if isinstance(network, RobustNet) else dict.fromkeys(said, 0.0)
+    if wrong := [level for level in said if used[level] != said[level]]:
+        texts = [f"{level} noise {said[level]:g} (the model: {used[level]})" for level in wrong]
+        options = " ".join(f"--model.network.{level}.std {said[level]:g}" for level in wrong)
+        raise UsageError(
+            f"{target.source} was trained with {', '.join(texts)}; add {options}, or choose the recipe it belongs to"
+        )
