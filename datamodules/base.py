@@ -58,8 +58,7 @@ class Images(Labelled):
 class ResumableLoader(DataLoader[Batch]):
     """A DataLoader that tells Lightning that it goes on in the middle of an epoch.
 
-    Its state is empty: the position is already in every Lightning checkpoint, from where
-    `ImageDataModule.train_dataloader` takes it, and a second count of it could only disagree.
+    Its state is empty: `ImageDataModule` keeps the position, and a second count of it could only disagree.
     """
 
     def state_dict(self) -> dict[str, Any]:
