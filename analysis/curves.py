@@ -48,7 +48,7 @@ def figure(run: Path) -> Figure:
     points = [(row["epoch"], row["train/loss_epoch"]) for row in rows if "train/loss_epoch" in row]
     loss.plot(*zip(*points, strict=True), ":", color="gray", label="training loss (right)")
     loss.set_ylim(bottom=0)
-    axes.legend(loc="upper left", fontsize="small")
+    axes.legend(loc="lower left", fontsize="small")
     loss.legend(loc="lower right", fontsize="small")
     axes.grid(alpha=0.3)
     return drawing
