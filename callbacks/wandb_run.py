@@ -52,6 +52,12 @@ class WandbRun(WandbLogger):
             self._wandb_init["mode"] = "offline"
             return super().experiment
 
+    def finalize(self, status: str) -> None:
+        """Close the run: wandb would add the next one of the same process to it."""
+        super().finalize(status)
+        if self._experiment is not None:
+            wandb.finish(exit_code=0 if status == "success" else 1)
+
 
 def _mode() -> str:
     if mode := os.environ.get("WANDB_MODE"):

@@ -222,7 +222,7 @@ def _report(
     print(format_table(summaries, _caption(target, settings, records, attacks)))
     print(f"wrote {per_image}\nwrote {results}")
     longer = random and records.manifest["draws"] < 100
-    print(f"next: python evaluate.py {target.command} {'--draws 100' if longer else '--eps 8/255'}")
+    print(f"next: python evaluate.py {target.command} {'--draws 100' if longer else f'--seed {settings.seed + 1}'}")
 
 
 def _caption(target: Target, settings: Settings, records: "Records", attacks: dict[str, "Attack"]) -> str:
