@@ -40,6 +40,11 @@ class Ball(ABC):
 class Linf(Ball):
     """max |x_adv - x| <= eps."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eps > 1:  # no image is farther from another one
+            raise ValueError(f"eps of an Linf ball must be at most 1, pixels are in [0, 1]; got {self.eps:g} (n/255?)")
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Clip every pixel into [x - eps, x + eps] and [0, 1]."""
         return torch.clamp(torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps), 0, 1)

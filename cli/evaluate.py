@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.names import UsageError, number, recipes, resolve, suites, unknown
+from cli.names import UsageError, changed, number, recipes, resolve, suites, unknown
 from cli.processes import no_survivors, slurm_job, trainer_of
 from cli.quiet import hush
 from cli.runs import checkpoint_in
@@ -59,8 +60,9 @@ _TAKEN = ("--weights", "--suite", "--eps", "--n", "--draws", "--split", "--batch
 
 @dataclass(frozen=True)
 class Settings:
-    """How to evaluate, whatever is evaluated."""
+    """How to evaluate, whatever is evaluated; `words` is the command line that said so."""
 
+    words: tuple[str, ...]
     suite: Path | None
     eps: float | None
     n: int | None
@@ -71,7 +73,7 @@ class Settings:
     out: Path | None
 
     @classmethod
-    def of(cls, taken: dict[str, str]) -> "Settings":
+    def of(cls, words: Sequence[str], taken: dict[str, str]) -> "Settings":
         """Read the options that this program has of its own.
 
         Raises:
@@ -81,6 +83,7 @@ class Settings:
         if split not in ("test", "val", "train"):
             raise UsageError(f"--split takes test, val or train, got '{split}'")
         return cls(
+            words=tuple(words),
             suite=_suite(taken.get("--suite", "pgd")),
             eps=_number(taken, "--eps", float, 0),
             n=_number(taken, "--n", int, 1),
@@ -130,7 +133,7 @@ def _main(words: list[str]) -> None:
     invocation = resolve(words, take=_TAKEN)
     places = [word for word in invocation.options if not word.startswith("--")]
     invocation.options = [word for word in invocation.options if word.startswith("--")]
-    settings = Settings.of(invocation.taken)
+    settings = Settings.of(words, invocation.taken)
     weights = invocation.taken.get("--weights")
     if len(places) + (weights is not None) != 1:
         raise UsageError("give one run folder or checkpoint, or --weights FILE --model RECIPE; see --help")
@@ -222,7 +225,8 @@ def _report(
     print(format_table(summaries, _caption(target, settings, records, attacks)))
     print(f"wrote {per_image}\nwrote {results}")
     longer = random and records.manifest["draws"] < 100
-    print(f"next: python evaluate.py {target.command} {'--draws 100' if longer else f'--seed {settings.seed + 1}'}")
+    change = {"--draws": "100"} if longer else {"--seed": str(settings.seed + 1)}
+    print(f"next: python evaluate.py {shlex.join(changed(settings.words, change))}")
 
 
 def _caption(target: Target, settings: Settings, records: "Records", attacks: dict[str, "Attack"]) -> str:

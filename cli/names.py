@@ -57,6 +57,19 @@ def resolve(arguments: Sequence[str], take: Iterable[str] = ()) -> Invocation:
     return found
 
 
+def changed(arguments: Sequence[str], options: dict[str, str]) -> list[str]:
+    """The same command line with other values of some options, which come last.
+
+    >>> changed(["runs/a", "--n", "50", "--seed=1"], {"--seed": "2"})
+    ['runs/a', '--n', '50', '--seed', '2']
+    """
+    words: list[str] = []
+    for option, value in _pairs(arguments):
+        if option not in options and f"--{option}" not in options:
+            words += [option] if value is None else [option, value]
+    return [*words, *(word for pair in options.items() for word in pair)]
+
+
 def _given(option: str, value: str | None) -> str:
     if value is None:
         raise UsageError(f"{option} needs a value")

@@ -22,14 +22,12 @@ class Target:
         source: file of the weights.
         folder: where evaluations of it go.
         recipe: name of the recipe.
-        command: the words after evaluate.py that mean it.
     """
 
     cli: "ConfiguredCLI"
     source: Path
     folder: Path
     recipe: str
-    command: str
 
     @property
     def network(self) -> "nn.Module":
@@ -84,8 +82,7 @@ def _loaded(
 
     cli = ConfiguredCLI(invocation, configs)
     refusing(load_weights, cli.model.network, tensors, str(source))
-    words = str(source) if folder == folder_of(source) else f"--weights {source} --model {recipe}"
-    return Target(cli, source, folder, recipe, words)
+    return Target(cli, source, folder, recipe)
 
 
 def refusing(function: Any, *arguments: Any) -> Any:

@@ -102,6 +102,8 @@ def _main(words: list[str]) -> None:
         return
     hush()
     invocation = resolve(words, take=_TAKEN)
+    if strangers := [word for word in invocation.options if not word.startswith("-")]:
+        raise UsageError(f"'{strangers[0]}' belongs to no option; options begin with --, see --help")
     if "--help_all" in words:
         invocation.options = ["--help"]
     elif invocation.recipe is None:
@@ -239,7 +241,12 @@ def _wandb(folder: Path, recipe: str, logger: str, cli: "ConfiguredCLI") -> list
 def _report(trainer: "pl.Trainer", folder: Path) -> None:
     logged = trainer.callback_metrics
     values = [f"{name} {float(logged[name]):.4f}" for name in ("val/clean", "val/robust") if name in logged]
-    print(f"done: {trainer.global_step} steps  {'  '.join(values)}")
-    written = ["config.yaml", "metrics.jsonl", *sorted(f"checkpoints/{p.name}" for p in folder.glob("checkpoints/*"))]
+    if not logged:
+        print(f"nothing left to train: --trainer.max_epochs {trainer.max_epochs} was reached before; give a larger one")
+    print("  ".join([f"done: {trainer.global_step} steps", *values]))
+    checkpoints = sorted(f"checkpoints/{path.name}" for path in folder.glob("checkpoints/*"))
+    written = [name for name in ("config.yaml", "metrics.jsonl", *checkpoints) if (folder / name).exists()]
     print(f"wrote {folder}/: {', '.join(written)}")
-    print(f"next: python evaluate.py {folder}")
+    # Eight pixels a side hold few details: the papers' radius is no test for them.
+    suite = " --suite digits" if type(trainer.datamodule).__name__ == "Digits" else ""  # type: ignore[attr-defined]
+    print(f"next: python evaluate.py {folder}{suite}")
