@@ -93,7 +93,7 @@ def test_the_trace_tells_loss_and_queries(kind: type[Ball]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from([Linf, L2]),
-    eps=st.floats(0, 2),
+    eps=st.floats(0, 1),
     step_size=st.floats(0, 3),
     steps=st.integers(0, 4),
     random_start=st.booleans(),
