@@ -1,19 +1,18 @@
 """What every attack is: a function of a callable model and images, that leaves no trace on the model."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from attacks.goal import Goal, draws_of
+from attacks.losses import Loss
+from attacks.shown import Gradient, Model, Shown, innermost
+from defenses.randomness import is_random
 from models.folding import folded_batchnorm
-
-# Images [B, C, H, W] in [0, 1] -> logits [*draws, B, classes]: a random model may answer with several draws at once.
-Model = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,9 @@ class Trace:
 
     Attributes:
         x_adv: [B, C, H, W], like x: detached, in [0, 1], inside the ball, whether or not the model errs on it.
-        queries: [B], images of each row that the model was shown (a backward pass counts nothing).
-        loss: [steps, B], the loss of each image at each step, before the step was taken.
+        queries: [B], answers of the model about each row: forward passes times draws (a backward pass counts nothing).
+        loss: [steps, B], what the attack makes grow, of each image at each step, before the step was taken; NaN where
+            an image had left already.
         zero_gradient: [B], whether the gradient of an image vanished entirely at some step.
     """
 
@@ -33,6 +33,65 @@ class Trace:
     zero_gradient: Tensor
 
 
+class Log:
+    """What an attack writes down on its way; `rows` are the places in the batch of the images that are still in it.
+
+    Args:
+        steps: number of steps.
+        x: the whole batch.
+    """
+
+    def __init__(self, steps: int, x: Tensor) -> None:
+        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.loss = torch.full((steps, len(x)), float("nan"), dtype=x.dtype, device=x.device)
+        self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def step(self, step: int, answer: Gradient, rows: Tensor | None = None) -> None:
+        """A loss and its gradient were asked for."""
+        places = slice(None) if rows is None else rows
+        self.loss[step, places] = answer.loss
+        self.zero_gradient[places] |= answer.gradient.abs().amax((1, 2, 3)) == 0
+        self.asked(answer.logits, rows)
+
+    def asked(self, logits: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Something was asked: logits [*draws, len(rows), classes], which are passed on."""
+        self.queries[slice(None) if rows is None else rows] += draws_of(logits)
+        return logits
+
+    def trace(self, x_adv: Tensor) -> Trace:
+        """All of it, and what was found."""
+        return Trace(x_adv.detach(), self.queries, self.loss, self.zero_gradient)
+
+
+class Best:
+    """The best image found for each row of a batch: one that is broken, or else that of the largest loss.
+
+    Args:
+        x: the whole batch, which stands until something is offered.
+        goal: what counts as broken.
+        loss: what decides between two images that both are broken, or both are not.
+    """
+
+    def __init__(self, x: Tensor, goal: Goal, loss: Loss) -> None:
+        self._goal, self._loss = goal, loss
+        self.x_adv = x.clone()
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.loss = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
+
+    def offer(self, x_adv: Tensor, logits: Tensor, rows: Tensor | None = None) -> None:
+        """Take over what is better: images of some rows of the batch, and the model's answers to them."""
+        places = torch.arange(len(self.x_adv), device=x_adv.device) if rows is None else rows
+        goal = self._goal[places]
+        broken, loss = goal.broken(logits), self._loss(logits, goal)
+        better = (broken & ~self.broken[places]) | ((broken == self.broken[places]) & (loss > self.loss[places]))
+        taken = places[better]
+        self.x_adv[taken], self.broken[taken], self.loss[taken] = x_adv[better], broken[better], loss[better]
+
+    def unbroken(self) -> Tensor:
+        """Rows that nothing has broken."""
+        return (~self.broken).nonzero().squeeze(1)
+
+
 class Attack(ABC):
     """Base of all attacks; subclasses are frozen dataclasses, so settings print, compare, hash and come from YAML."""
 
@@ -40,7 +99,9 @@ class Attack(ABC):
         """The adversarial images alone; see `run`."""
         return self.run(model, x, y, target).x_adv
 
-    def run(self, model: Model, x: Tensor, y: Tensor, target: Tensor | None = None) -> Trace:
+    def run(
+        self, model: Model, x: Tensor, y: Tensor, target: Tensor | None = None, first_success: bool = False
+    ) -> Trace:
         """Attack the images `x`.
 
         The model is attacked in eval mode. Weights, weight gradients, BatchNorm statistics and the mode of every
@@ -51,18 +112,29 @@ class Attack(ABC):
             x: images [B, C, H, W] in [0, 1].
             y: labels [B] that the model shall not answer.
             target: labels [B] that it shall answer instead; None: any other than y.
+            first_success: an image may leave the batch as soon as the model errs on it. Only its success counts then:
+                do not train on it, transfer it or vote on it. Without effect where the model is random.
 
         Raises:
-            ValueError: an image leaves [0, 1], or there are not as many labels as images.
+            ValueError: an image leaves [0, 1], there are not as many labels as images, a label or target is no class
+                of the model, or the model answers probabilities instead of logits.
+            FloatingPointError: the model answers NaN or infinity.
         """
         _check(x, y, target)
+        if not len(x):
+            return Log(0, x).trace(x.detach().clone())
         with undisturbed(model):
             # Tensors made in inference mode cannot enter a graph: clones made here can, labels included.
-            return self.attack(model, x.detach().clone(), y.clone(), None if target is None else target.clone())
+            x, y = x.detach().clone(), y.clone()
+            target = None if target is None else target.clone()
+            shown = Shown(model, y, target)
+            trace = self.search(shown, x, Goal(y, target, first_success and not is_random(model)))
+            shown.check()
+        return trace
 
     @abstractmethod
-    def attack(self, model: Model, x: Tensor, y: Tensor, target: Tensor | None) -> Trace:
-        """The attack itself; called by `run` with gradients on, autocast off and the model in eval mode."""
+    def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
+        """The attack itself, on at least one image; called by `run` with gradients on, autocast off, in eval mode."""
 
 
 @contextmanager
@@ -76,7 +148,8 @@ def undisturbed(model: Model) -> Iterator[None]:
             stack.enter_context(torch.autocast(device, enabled=False))
         if isinstance(model, nn.Module):
             stack.enter_context(evaluating(model))
-            stack.enter_context(folded_batchnorm(model))
+        if isinstance(inner := innermost(model), nn.Module):
+            stack.enter_context(folded_batchnorm(inner))
         yield
 
 
@@ -92,32 +165,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy [B] of logits [*draws, B, classes]; over draws the losses are averaged, not the logits."""
-    *draws, batch, classes = logits.shape
-    labels = labels.expand(*draws, batch)
-    loss = F.cross_entropy(logits.reshape(-1, classes), labels.reshape(-1), reduction="none")
-    return loss.view(math.prod(draws), batch).mean(0)
-
-
-def input_gradient(
-    model: Model, x: Tensor, loss: Callable[[Tensor], Tensor], scale: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Loss per image [B] and its gradient with respect to `x`, times `scale` (-1 to descend).
-
-    Only `torch.autograd.grad` on the input: `.backward()` would fill the weights' gradients and reduce them over ranks.
-    """
-    x = x.detach().requires_grad_()
-    losses = loss(model(x))
-    (gradient,) = torch.autograd.grad(losses.sum() * scale, x)
-    return losses.detach(), gradient
-
-
 def _check(x: Tensor, y: Tensor, target: Tensor | None) -> None:
     if x.dim() != 4 or y.shape != x.shape[:1] or (target is not None and target.shape != y.shape):
         shapes = f"x {tuple(x.shape)}, y {tuple(y.shape)}" + (
             "" if target is None else f", target {tuple(target.shape)}"
         )
         raise ValueError(f"an attack takes images [B, C, H, W] and labels [B], got {shapes}")
+    if not x.is_floating_point():
+        raise ValueError(f"images must be floating point in [0, 1], got {x.dtype} (divide by 255)")
     if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
         raise ValueError(f"images must lie in [0, 1], got values from {x.amin():.4g} to {x.amax():.4g}")
+    for name, labels in (("label", y), ("target", target)):
+        if labels is not None and labels.numel() and labels.amin() < 0:
+            raise ValueError(f"a {name} must be a class number >= 0, got {int(labels.amin())}")

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from attacks.balls import Ball, Linf, pixels
-from attacks.base import Attack, Model, Trace, cross_entropy, input_gradient
+from attacks.base import Attack, Best, Log, Trace
+from attacks.goal import Goal
+from attacks.losses import CrossEntropy, Loss
+from attacks.shown import Shown, input_gradient
 
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """`steps` steps of steepest ascent on the cross entropy, each projected back into the ball; the last iterate.
+    """`steps` steps of steepest ascent, each projected back into the ball; the last iterate.
 
     The papers' training and evaluation attack (EEPD section 4) is PGD(Linf(0.031), step_size=0.01, steps=7).
 
@@ -21,30 +24,70 @@ class PGD(Attack):
         step_size: length of a step in the ball's norm, in pixel units.
         steps: number of gradient steps, each one forward and one backward pass; 0 returns the start.
         random_start: begin at a uniform draw from the ball instead of at x.
+        restarts: how often to begin anew; an image keeps the end that breaks it, or else that of the largest loss.
+            Needs random starts (or a random model) to find anything new.
+        momentum: decay mu of the accumulated gradient, 0 for none (Dong et al. 2018, https://arxiv.org/abs/1710.06081).
+        loss: what grows.
     """
 
     ball: Ball = field(default_factory=Linf)
     step_size: float = 2 / 255
     steps: int = 10
     random_start: bool = True
+    restarts: int = 1
+    momentum: float = 0.0
+    loss: Loss = CrossEntropy()
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 <= self.step_size < float("inf"):
             raise ValueError(f"PGD takes steps >= 0 and step_size >= 0, got {self.steps} and {self.step_size}")
+        if self.restarts < 1 or not 0 <= self.momentum < float("inf"):
+            raise ValueError(f"PGD takes restarts >= 1 and momentum >= 0, got {self.restarts} and {self.momentum}")
 
     def __str__(self) -> str:
         norm, eps = type(self.ball).__name__, pixels(self.ball.eps)
-        return f"PGD-{self.steps} ({norm}, eps {eps}, step {pixels(self.step_size)})"
+        restarts = f" x {self.restarts}" if self.restarts > 1 else ""
+        momentum = f", momentum {self.momentum:g}" if self.momentum else ""
+        return f"PGD-{self.steps}{restarts} ({norm}, eps {eps}, step {pixels(self.step_size)}{momentum})"
 
-    def attack(self, model: Model, x: Tensor, y: Tensor, target: Tensor | None) -> Trace:
+    def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        loss_of = partial(cross_entropy, labels=y if target is None else target)
-        towards = 1.0 if target is None else -1.0
+        log = Log(self.steps * self.restarts, x)
+        rows = torch.arange(len(x), device=x.device)
+        if self.restarts == 1:
+            return log.trace(self._climb(model, x, goal, rows, log, 0))
+        best = Best(x, goal, self.loss)
+        for restart in range(self.restarts):
+            if not len(rows):
+                break
+            x_adv = self._climb(model, x[rows], goal[rows], rows, log, restart * self.steps)
+            best.offer(x_adv, log.asked(model.answers(x_adv), rows), rows)
+            rows = best.unbroken() if goal.first_success else rows
+        return log.trace(best.x_adv)
+
+    def _climb(self, model: Shown, x: Tensor, goal: Goal, rows: Tensor, log: Log, first: int) -> Tensor:
         x_adv = self.ball.sample(x) if self.random_start else x
-        losses = torch.zeros(self.steps, len(x), device=x.device)
-        zero = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        found, place = x_adv.clone(), torch.arange(len(x), device=x.device)
+        velocity = torch.zeros_like(x) if self.momentum else None
         for step in range(self.steps):
-            losses[step], gradient = input_gradient(model, x_adv, loss_of, towards)
-            zero |= gradient.flatten(1).abs().amax(1) == 0
-            x_adv = self.ball.project(x_adv + self.step_size * self.ball.ascent(gradient), x)
-        return Trace(x_adv.detach(), torch.full_like(y, self.steps), losses, zero)
+            answer = input_gradient(model, x_adv, partial(self.loss, goal=goal))
+            log.step(first + step, answer, rows[place])
+            direction = answer.gradient
+            if velocity is not None:
+                velocity = direction = self.momentum * velocity + _at_mean_1(direction)
+            moved = self.ball.project(x_adv + self.step_size * self.ball.ascent(direction), x)
+            if goal.first_success and (broken := goal.broken(answer.logits)).any():
+                found[place[broken]] = x_adv[broken]
+                x, moved, place, goal = x[~broken], moved[~broken], place[~broken], goal[~broken]
+                velocity = None if velocity is None else velocity[~broken]
+            x_adv = moved
+            if not len(place):
+                break
+        found[place] = x_adv
+        return found
+
+
+def _at_mean_1(gradient: Tensor) -> Tensor:
+    """Divided by its L1 norm per image, as the momentum paper does (up to the number of pixels)."""
+    size = gradient.abs().mean((1, 2, 3), keepdim=True)
+    return gradient / size.clamp_min(torch.finfo(gradient.dtype).tiny)

@@ -1,11 +1,18 @@
-"""Perturbation defenses: noise in the network, on its weights, and where their draws come from."""
+"""Perturbation defenses: input channels, noise in the network and on its weights, and where their draws come from."""
 
+from defenses.channels import Channel, ColourDepth, Defended, Gauss, Identity, Laplace, Uniform, standing_in
 from defenses.noise import GaussianNoise, Noise, ScaledNoise, SharedGaussianNoise, SharedScaledNoise
 from defenses.noisy import Noisy, ParamNet, PNIActivations, PNIWeights, RobustNet, add_input_noise
-from defenses.randomness import Stream, drawing_from, has_shared_draws, is_random, silenced
+from defenses.randomness import Stream, drawing_from, frozen, has_shared_draws, is_random, silenced
 
 __all__ = [
+    "Channel",
+    "ColourDepth",
+    "Defended",
+    "Gauss",
     "GaussianNoise",
+    "Identity",
+    "Laplace",
     "Noise",
     "Noisy",
     "PNIActivations",
@@ -16,9 +23,12 @@ __all__ = [
     "SharedGaussianNoise",
     "SharedScaledNoise",
     "Stream",
+    "Uniform",
     "add_input_noise",
     "drawing_from",
+    "frozen",
     "has_shared_draws",
     "is_random",
     "silenced",
+    "standing_in",
 ]

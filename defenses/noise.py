@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from defenses.randomness import is_silenced, normal_like
+from defenses.randomness import drawn_for, is_silenced, normal_like
 
 
 class Noise(nn.Module, ABC):
@@ -49,8 +49,9 @@ class GaussianNoise(Noise):
 
     def perturb(self, x: Tensor) -> Tensor:
         """`x` with a fresh draw."""
+        noise = normal_like(x if self.shared else drawn_for(x), self.std)
         # In place: a second tensor of this size would cost a tenth of the draw.
-        return normal_like(x, self.std).add_(x)
+        return noise.add_(x) if noise.shape == x.shape else noise + x
 
     def extra_repr(self) -> str:
         """The level, for `print(model)`."""
@@ -73,7 +74,7 @@ class ScaledNoise(Noise):
 
     def perturb(self, x: Tensor) -> Tensor:
         """`x` with a fresh draw."""
-        return torch.addcmul(x, self.alpha * x.detach().std(), normal_like(x))
+        return torch.addcmul(x, self.alpha * x.detach().std(), normal_like(x if self.shared else drawn_for(x)))
 
 
 class SharedScaledNoise(ScaledNoise):

@@ -53,6 +53,7 @@ class Stream:
 
 _STREAM: ContextVar[Stream | None] = ContextVar("stream", default=None)
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+_FROZEN: ContextVar[bool] = ContextVar("frozen", default=False)
 
 
 @contextmanager
@@ -80,8 +81,30 @@ def is_silenced() -> bool:
     return _SILENT.get()
 
 
+@contextmanager
+def frozen(stream: Stream) -> Iterator[None]:
+    """Inside, all images of a batch see one draw, the first of `stream`: a random model is a function of the image.
+
+    To be entered anew for every pass, with a new stream of the same seed.
+    """
+    token = _FROZEN.set(True)
+    try:
+        with drawing_from(stream):
+            yield
+    finally:
+        _FROZEN.reset(token)
+
+
+def drawn_for(x: Tensor) -> Tensor:
+    """What independent noise on a batch `x` is drawn for: `x` itself, or one image of it where draws are frozen."""
+    return x[:1] if _FROZEN.get() else x
+
+
 def is_random(model: object) -> bool:
-    """Whether two passes of one image through `model` may differ."""
+    """Whether two passes of one image through `model` may differ.
+
+    A module with a true `speaks_for_its_parts` says so itself, by its `random` and `shared`; else any part decides.
+    """
     return any(getattr(part, "random", False) for part in _parts(model))
 
 
@@ -91,7 +114,10 @@ def has_shared_draws(model: object) -> bool:
 
 
 def _parts(model: object) -> Iterator[object]:
-    return iter(model.modules()) if isinstance(model, nn.Module) else iter([model])
+    yield model
+    if isinstance(model, nn.Module) and not getattr(model, "speaks_for_its_parts", False):
+        for child in model.children():
+            yield from _parts(child)
 
 
 def normal_like(x: Tensor, std: float = 1.0) -> Tensor:

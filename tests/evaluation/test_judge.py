@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks import L2, PGD, Attack, Linf, Model, Trace
+from attacks import L2, PGD, Attack, Goal, Linf, Model, Trace
+from attacks.base import Log
 from defenses import PNIWeights, RobustNet, Stream, drawing_from
 from defenses.randomness import normal_like
 from evaluation import Batch, Verdict, examine, judge
@@ -142,9 +143,9 @@ class Listening(Attack):
 
     heard: list[Tensor] = field(default_factory=list, compare=False)
 
-    def attack(self, model: Model, x: Tensor, y: Tensor, target: Tensor | None) -> Trace:
+    def search(self, model: Model, x: Tensor, goal: Goal) -> Trace:
         self.heard.append(normal_like(torch.empty(4)))
-        return Trace(x, torch.zeros_like(y), torch.zeros(0, len(y)), torch.zeros_like(y, dtype=torch.bool))
+        return Log(0, x).trace(x)
 
 
 class Heard(nn.Module):

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from attacks import PGD, Attack, Linf, Model, Trace
+from attacks import PGD, Attack, Goal, Linf, Model, Trace
+from attacks.base import Log
 from defenses import ParamNet, PNIActivations, PNIWeights, RobustNet, Stream, drawing_from
 from defenses.randomness import is_silenced, normal_like
 from lightning_modules import AdversarialClassifier, Classifier, Schedule, parameter_groups
@@ -108,9 +109,9 @@ class Recording(Attack):
 
     asked: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False)
 
-    def attack(self, model: Model, x: Tensor, y: Tensor, target: Tensor | None) -> Trace:
-        self.asked.append((x, y))
-        return Trace(x, torch.zeros_like(y), torch.zeros(0, len(y)), torch.zeros_like(y, dtype=torch.bool))
+    def search(self, model: Model, x: Tensor, goal: Goal) -> Trace:
+        self.asked.append((x, goal.label))
+        return Log(0, x).trace(x)
 
 
 class Watch(pl.Callback):

@@ -1,0 +1,92 @@
+"""An attacker: an attack, the model that he is shown, and how many draws of it he asks for. All of "adaptive"."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attacks.balls import Ball
+from attacks.base import Attack, Trace
+from attacks.eot import EOT
+from attacks.goal import Goal
+from attacks.shown import Model, Shown, Wrapper
+from attacks.views import Exact, View
+from defenses.randomness import is_random
+
+
+@dataclass(frozen=True)
+class Adversary(Attack):
+    """`attack` on the model under `view`, answers holding `draws` draws; repr() is its record.
+
+    Args:
+        attack: any attack.
+        view: which model it sees: exact, straight through (BPDA), surrogate, oblivious, frozen.
+        draws: draws K of a random model that a gradient is averaged over (EOT).
+        votes: draws N that decide whether an image is broken, see `EOT`; 0: as many as `draws`.
+        most_images: most images in one pass of several draws; bounds the memory.
+        precision: of the model's passes while it is attacked. In bfloat16 an image may leave early only if the model
+            errs on it in float32, too; what does not is attacked once more in float32.
+    """
+
+    attack: Attack
+    view: View = Exact()
+    draws: int = 1
+    votes: int = 0
+    most_images: int = 512
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        EOT(lambda x: x, self.draws, self.votes, self.most_images)  # refuses what is impossible
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision}")
+
+    @property
+    def ball(self) -> Ball | None:
+        """The ball of the attack, None if it has none."""
+        return getattr(self.attack, "ball", None)
+
+    def __str__(self) -> str:
+        view = "" if isinstance(self.view, Exact) else f", view {self.view}"
+        draws = "" if self.draws == 1 else f", {self.draws} draws"
+        votes = f", {self.votes} votes" if self.votes else ""
+        precision = "" if self.precision == "float32" else f", {self.precision}"
+        return f"{self.attack}{view}{draws}{votes}{precision}"
+
+    def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
+        """See `Attack.run`."""
+        seen = self.view.of(model.model)
+        if not self.view.faithful or is_random(seen):
+            goal = Goal(goal.label, goal.target)
+        if is_random(seen) and max(self.draws, self.votes) > 1:
+            seen = EOT(seen, self.draws, self.votes, self.most_images)
+        if self.precision == "float32":
+            return self._attack(seen, x, goal)
+        trace = self._attack(_BFloat16(seen), x, goal)
+        return self._confirmed(trace, seen, x, goal) if goal.first_success else trace
+
+    def _attack(self, seen: Model, x: Tensor, goal: Goal) -> Trace:
+        shown = Shown(seen, goal.label, goal.target)
+        trace = self.attack.search(shown, x, goal)
+        shown.check()
+        return trace
+
+    def _confirmed(self, trace: Trace, seen: Model, x: Tensor, goal: Goal) -> Trace:
+        with torch.no_grad():
+            rows = (~goal.broken(seen(trace.x_adv))).nonzero().squeeze(1)
+        if not len(rows):
+            return trace
+        again = self._attack(seen, x[rows], goal[rows])
+        x_adv, queries, zero = trace.x_adv.clone(), trace.queries + 1, trace.zero_gradient.clone()
+        x_adv[rows] = again.x_adv
+        queries[rows] += again.queries
+        zero[rows] |= again.zero_gradient
+        return Trace(x_adv, queries, trace.loss, zero)
+
+
+class _BFloat16(Wrapper):
+    """A model whose passes run in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.model(x).float()
