@@ -4,10 +4,12 @@ from callbacks.checkpoints import CONFIG_KEY, ConfigInCheckpoint, LastCheckpoint
 from callbacks.metrics_file import MetricsFile
 from callbacks.progress import EpochLines, on_terminal, progress_display
 from callbacks.requeue import Requeue
+from callbacks.sigterm import EndOnSigterm
 
 __all__ = [
     "CONFIG_KEY",
     "ConfigInCheckpoint",
+    "EndOnSigterm",
     "EpochLines",
     "LastCheckpoint",
     "MetricsFile",

@@ -49,13 +49,25 @@ options, in any order; `--a b` or `--a=b`
   --split NAME          test, val or train (default: test)
   --batch_size N        images per unit of work (default: 250)
   --seed N              of attacks and judge (default: 0)
+  --early_exit BOOL     a network without noise: stop attacking an image once it is misclassified (default: true)
   --out DIR             where the table goes (default: RUN/evaluations/...)
   --weights FILE        .safetensors or .pth in our layout, torchvision's or the papers' authors'
   --model NAME          the recipe that the weights belong to
   --model.X --data.X --trainer.X
                         any argument of network, data set or Lightning's Trainer, such as --data.root, --trainer.devices
 """
-_TAKEN = ("--weights", "--suite", "--eps", "--n", "--draws", "--split", "--batch_size", "--seed", "--out")
+_TAKEN = (
+    "--weights",
+    "--suite",
+    "--eps",
+    "--n",
+    "--draws",
+    "--split",
+    "--batch_size",
+    "--seed",
+    "--early_exit",
+    "--out",
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class Settings:
     split: str
     batch_size: int
     seed: int
+    early_exit: bool
     out: Path | None
 
     @classmethod
@@ -80,6 +93,9 @@ class Settings:
             UsageError: a value is of the wrong kind.
         """
         split = taken.get("--split", "test")
+        early_exit = taken.get("--early_exit", "true").lower()
+        if early_exit not in ("true", "false"):
+            raise UsageError(f"--early_exit takes true or false, got '{taken['--early_exit']}'")
         if split not in ("test", "val", "train"):
             raise UsageError(f"--split takes test, val or train, got '{split}'")
         return cls(
@@ -91,6 +107,7 @@ class Settings:
             split=split,
             batch_size=_number(taken, "--batch_size", int, 1) or 250,
             seed=_number(taken, "--seed", int, 0) or 0,
+            early_exit=early_exit == "true",
             out=Path(taken["--out"]) if "--out" in taken else None,
         )
 
@@ -148,7 +165,7 @@ def evaluate(target: Target, settings: Settings) -> None:
     """Evaluate, on as many devices as asked for, and print the table."""
     import torch
 
-    from callbacks import Requeue, on_terminal
+    from callbacks import EndOnSigterm, Requeue, on_terminal
     from cli.evaluator import Evaluator
     from cli.parser import read_suite
     from defenses import is_random
@@ -163,13 +180,14 @@ def evaluate(target: Target, settings: Settings) -> None:
     n = settings.n or size
     draws = settings.draws or (20 if is_random(target.network) else 1)
     records = _open_records(target, settings, attacks, n, draws)
-    evaluator = Evaluator(target.network, split, attacks, records, n, settings.batch_size, settings.seed, draws)
+    units = (n, settings.batch_size, settings.seed, draws, records.manifest["early_exit"])
+    evaluator = Evaluator(target.network, split, attacks, records, *units)
     trainer = trainer_of(
         {
             **target.cli.config_init.trainer,
             "precision": "32-true",
             "logger": False,
-            "callbacks": [Requeue(None)] if slurm_job() else None,
+            "callbacks": [Requeue(None) if slurm_job() else EndOnSigterm()],
             "enable_checkpointing": False,
             "enable_progress_bar": on_terminal(),
             "default_root_dir": str(records.folder),
@@ -184,6 +202,7 @@ def evaluate(target: Target, settings: Settings) -> None:
 
 def _open_records(target: Target, settings: Settings, attacks: dict[str, "Attack"], n: int, draws: int) -> "Records":
     """The folder of this evaluation: the same command finds it again, another one gets another."""
+    from defenses import is_random
     from evaluation import Records
 
     data = target.cli.config.data
@@ -194,6 +213,7 @@ def _open_records(target: Target, settings: Settings, attacks: dict[str, "Attack
         "batch_size": settings.batch_size,
         "data": {"class_path": data.class_path, **(arguments if settings.split != "test" else {})},
         "draws": draws,
+        "early_exit": settings.early_exit and not is_random(target.network),
         "model": target.cli.config.model.init_args.network.as_dict(),
         "n": n,
         "recipe": target.recipe,

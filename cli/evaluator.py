@@ -22,6 +22,7 @@ class Evaluator(pl.LightningModule):
         batch_size: images per unit of work.
         seed: of attacks and judge.
         draws: passes of the judge.
+        first_success: see `examine`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Evaluator(pl.LightningModule):
         batch_size: int,
         seed: int,
         draws: int,
+        first_success: bool,
     ) -> None:
         super().__init__()
         # With fewer batches than processes some have nothing to do.
@@ -43,6 +45,7 @@ class Evaluator(pl.LightningModule):
         self.adversaries: dict[str, Attack | None] = {"clean": None, **attacks}
         self.records = records
         self.n, self.batch_size, self.seed, self.draws = n, batch_size, seed, draws
+        self.first_success = first_success
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Whole batches, dealt round robin to the processes."""
@@ -59,5 +62,6 @@ class Evaluator(pl.LightningModule):
         for name, attack in self.adversaries.items():
             if not self.records.done(name, number):
                 first = number * self.batch_size
-                rows = examine(self.network, (x, y), first, name, attack, self.seed, self.draws)
+                settings = (self.seed, self.draws, self.first_success)
+                rows = examine(self.network, (x, y), first, name, attack, *settings)
                 self.records.write(name, number, rows)

@@ -166,11 +166,16 @@ def read_suite(file: Path, eps: float | None) -> dict[str, Attack]:
     return {name: _with_eps(attack, eps) for name, attack in attacks_by_name.items()}
 
 
-def _with_eps(attack: Attack, eps: float) -> Attack:
-    ball = getattr(attack, "ball", None)
-    if not isinstance(ball, Ball):
-        return attack
-    return dataclasses.replace(attack, ball=dataclasses.replace(ball, eps=eps))  # type: ignore[type-var]
+def _with_eps(part: Any, eps: float) -> Any:
+    """An attack with every ball in it, and in the attacks inside it, of radius `eps`."""
+    if isinstance(part, Ball):
+        return dataclasses.replace(part, eps=eps)
+    if isinstance(part, list | tuple):
+        return type(part)(_with_eps(inner, eps) for inner in part)
+    if not isinstance(part, Attack):
+        return part
+    settings = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}  # type: ignore[arg-type]
+    return dataclasses.replace(part, **{name: _with_eps(value, eps) for name, value in settings.items()})  # type: ignore[type-var]
 
 
 def _class_of(part: Namespace) -> type:

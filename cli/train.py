@@ -199,6 +199,7 @@ def _trainer(cli: "ConfiguredCLI", folder: Path, invocation: Invocation) -> "pl.
 
     from callbacks import (
         ConfigInCheckpoint,
+        EndOnSigterm,
         LastCheckpoint,
         MetricsFile,
         Requeue,
@@ -217,7 +218,7 @@ def _trainer(cli: "ConfiguredCLI", folder: Path, invocation: Invocation) -> "pl.
         StopOnNaN(),
         *([best] if getattr(cli.datamodule, "val_images", 1) else []),
         LastCheckpoint(checkpoints, int(taken.get("--save_every", "200"))),
-        *([Requeue(checkpoints / "last.ckpt")] if slurm_job() else []),
+        Requeue(checkpoints / "last.ckpt") if slurm_job() else EndOnSigterm(),
     ]
     settings["logger"] = [MetricsFile(folder), *_wandb(folder, recipe, taken.get("--logger", "wandb"), cli)]
     settings["default_root_dir"] = str(folder)

@@ -46,7 +46,14 @@ def judge(model: nn.Module, x: Tensor, draws: int) -> Verdict:
 
 
 def examine(
-    model: nn.Module, images: tuple[Tensor, Tensor], first: int, name: str, attack: Attack | None, seed: int, draws: int
+    model: nn.Module,
+    images: tuple[Tensor, Tensor],
+    first: int,
+    name: str,
+    attack: Attack | None,
+    seed: int,
+    draws: int,
+    first_success: bool = False,
 ) -> Batch:
     """One unit of work: attack a batch, then judge the result on other draws.
 
@@ -60,12 +67,13 @@ def examine(
         attack: None judges the images as they are.
         seed: of the evaluation.
         draws: passes of the judge.
+        first_success: an image that a deterministic model errs on is attacked no further, see `Attack.run`.
     """
     x, y = images
     queries, zero_gradient, x_adv = torch.zeros_like(y), torch.zeros_like(y, dtype=torch.bool), x
     if attack is not None:
         with drawing_from(Stream.named(seed, name, "attack", index=first)):
-            trace = attack.run(model, x, y)
+            trace = attack.run(model, x, y, first_success=first_success)
         queries, zero_gradient, x_adv = trace.queries, trace.zero_gradient, trace.x_adv
     with drawing_from(Stream.named(seed, name, "judge", index=first)):
         verdict = judge(model, x_adv, draws)

@@ -64,13 +64,20 @@ class AdversarialClassifier(Classifier):
         x = x.contiguous(memory_format=torch.channels_last)
         clean = self(x) if self.clean_weight else None
         avoid = y if self.target == "label" else self._predict(x, clean)
-        logits = self(self.attack(self.network, x, avoid))
+        logits = self(self._attacked(x, avoid))
         self.count("train/robust", self.train_robust, logits, y)
         adversarial = F.cross_entropy(logits, y)
         if clean is None:
             return adversarial
         self.count("train/clean", self.train_clean, clean, y)
         return torch.lerp(adversarial, F.cross_entropy(clean, y), self.clean_weight)
+
+    def _attacked(self, x: Tensor, avoid: Tensor) -> Tensor:
+        try:
+            return self.attack(self.network, x, avoid)
+        except FloatingPointError:
+            # The network answers NaN. So does its loss, by which a diverged training is noticed on all ranks.
+            return x
 
     def _predict(self, x: Tensor, clean: Tensor | None) -> Tensor:
         if clean is None:
