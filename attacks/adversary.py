@@ -12,7 +12,7 @@ from attacks.eot import EOT
 from attacks.goal import Goal
 from attacks.shown import Model, Shown, Wrapper
 from attacks.views import Exact, View
-from defenses.randomness import is_random
+from defenses.randomness import has_shared_draws, is_random
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Adversary(Attack):
     view: View = Exact()
     draws: int = 1
     votes: int = 0
-    most_images: int = 512
+    most_images: int = 256
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -58,14 +58,14 @@ class Adversary(Attack):
         seen = self.view.of(model.model)
         if not self.view.faithful or is_random(seen):
             goal = Goal(goal.label, goal.target)
-        if is_random(seen) and max(self.draws, self.votes) > 1:
-            seen = EOT(seen, self.draws, self.votes, self.most_images)
         if self.precision == "float32":
             return self._attack(seen, x, goal)
         trace = self._attack(_BFloat16(seen), x, goal)
         return self._confirmed(trace, seen, x, goal) if goal.first_success else trace
 
     def _attack(self, seen: Model, x: Tensor, goal: Goal) -> Trace:
+        if is_random(seen) and max(self.draws, self.votes) > 1:
+            seen = EOT(seen, self.draws, self.votes, self.most_images)  # outermost, so that it can be asked in pieces
         shown = Shown(seen, goal.label, goal.target)
         trace = self.attack.search(shown, x, goal)
         shown.check()
@@ -86,6 +86,12 @@ class Adversary(Attack):
 
 class _BFloat16(Wrapper):
     """A model whose passes run in bfloat16."""
+
+    speaks_for_its_parts = True
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.random, self.shared = is_random(model), has_shared_draws(model)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):

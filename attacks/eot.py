@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attacks.shown import Model, Piece, Wrapper
+from attacks.shown import Divisible, Model, Piece, Wrapper
 from defenses.randomness import has_shared_draws
 
 
@@ -25,8 +25,10 @@ class EOT(Wrapper):
         ValueError: `draws` or `most_images` is below 1, or `votes` is neither 0 nor at least `draws`.
     """
 
-    def __init__(self, model: Model, draws: int, votes: int = 0, most_images: int = 512) -> None:
+    def __init__(self, model: Model, draws: int, votes: int = 0, most_images: int = 256) -> None:
         super().__init__(model)
+        if isinstance(model, Divisible):
+            raise ValueError("EOT takes a model that answers one draw; this one answers several already")
         if draws < 1 or most_images < 1 or (votes and votes < draws):
             given = f"draws {draws}, votes {votes}, most_images {most_images}"
             raise ValueError(f"EOT takes draws >= 1, votes of 0 or >= draws, and most_images >= 1; got {given}")
@@ -48,7 +50,7 @@ class EOT(Wrapper):
         def answer(x: Tensor) -> Tensor:
             # Not `repeat`: it forgets that a batch is channels_last.
             logits = self.model(torch.cat([x] * draws) if draws > 1 else x)
-            return logits.view(draws, len(x), -1)
+            return logits.reshape(draws, len(x), logits.shape[-1])
 
         return answer
 

@@ -55,18 +55,21 @@ class PGD(Attack):
         log = Log(self.steps * self.restarts, x)
         rows = torch.arange(len(x), device=x.device)
         if self.restarts == 1:
-            return log.trace(self._climb(model, x, goal, rows, log, 0))
+            return log.trace(self._climb(model, x, self._start(x), goal, rows, log, 0))
         best = Best(x, goal, self.loss)
         for restart in range(self.restarts):
             if not len(rows):
                 break
-            x_adv = self._climb(model, x[rows], goal[rows], rows, log, restart * self.steps)
+            start = self._start(x)[rows]  # drawn for the whole batch: nobody's start depends on who has left
+            x_adv = self._climb(model, x[rows], start, goal[rows], rows, log, restart * self.steps)
             best.offer(x_adv, log.asked(model.answers(x_adv), rows), rows)
             rows = best.unbroken() if goal.first_success else rows
         return log.trace(best.x_adv)
 
-    def _climb(self, model: Shown, x: Tensor, goal: Goal, rows: Tensor, log: Log, first: int) -> Tensor:
-        x_adv = self.ball.sample(x) if self.random_start else x
+    def _start(self, x: Tensor) -> Tensor:
+        return self.ball.sample(x) if self.random_start else x
+
+    def _climb(self, model: Shown, x: Tensor, x_adv: Tensor, goal: Goal, rows: Tensor, log: Log, first: int) -> Tensor:
         found, place = x_adv.clone(), torch.arange(len(x), device=x.device)
         velocity = torch.zeros_like(x) if self.momentum else None
         for step in range(self.steps):
@@ -75,7 +78,7 @@ class PGD(Attack):
             direction = answer.gradient
             if velocity is not None:
                 velocity = direction = self.momentum * velocity + _at_mean_1(direction)
-            moved = self.ball.project(x_adv + self.step_size * self.ball.ascent(direction), x)
+            moved = self.ball.project(x_adv + self.step_size * self.ball.ascent(direction, x_adv), x)
             if goal.first_success and (broken := goal.broken(answer.logits)).any():
                 found[place[broken]] = x_adv[broken]
                 x, moved, place, goal = x[~broken], moved[~broken], place[~broken], goal[~broken]

@@ -1,0 +1,138 @@
+"""Are our attacks as strong as the best other library's? Paired on the same images, with as many gradients.
+
+    make bench-install
+    .venv-bench/bin/python benchmarks/strength.py WEIGHTS_DIR DATA_DIR [--kinds PGD-40 ...] [--models ...]
+
+CIFAR-10 test images from the first on, ResNet-20 with and without adversarial training, Linf 8/255 or L2. Robust accuracy
+is a mean over three seeds; minimal-norm attacks here have no random part. Each result is written when it is there, so the
+command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from attacks import APGD, DDN, DLR, FMN, PGD, Attack, AutoAttack, CarliniWagner, Linf
+from benchmarks.peers import PEERS
+from cli.names import resolve
+from cli.targets import from_weights
+from defenses import Stream, drawing_from
+from models import folded_batchnorm
+
+EPS, STEP, BATCH = 8 / 255, 2 / 255, 250
+MODELS = {"cifar10_adv": "adv", "cifar10_plain": "plain"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One comparison: our attack, the peers' of this name with these settings, and on how many images and seeds."""
+
+    ours: Attack
+    peers: str
+    settings: dict[str, object]
+    n: int
+    seeds: int = 3
+    first_success: bool = False
+    minimal_norm: bool = False
+
+
+_APGD = {"eps": EPS, "steps": 100}
+KINDS = {
+    "PGD-40": Kind(PGD(Linf(EPS), STEP, 40), "PGD", {"eps": EPS, "step_size": STEP, "steps": 40}, 1000),
+    "APGD-CE-100": Kind(APGD(Linf(EPS)), "APGD", {**_APGD, "loss": "ce"}, 500, first_success=True),
+    "APGD-DLR-100": Kind(APGD(Linf(EPS), DLR()), "APGD", {**_APGD, "loss": "dlr"}, 500, first_success=True),
+    "AutoAttack": Kind(AutoAttack(Linf(EPS)), "AutoAttack", {"eps": EPS}, 128, first_success=True),
+    "C&W 5 x 100": Kind(CarliniWagner(), "C&W", {"steps": 100, "search_steps": 5}, 200, 1, minimal_norm=True),
+    "DDN-100": Kind(DDN(), "DDN", {"steps": 100}, 200, 1, minimal_norm=True),
+    "FMN-100": Kind(FMN(), "FMN", {"steps": 100}, 200, 1, minimal_norm=True),
+}
+
+
+def attack_of(kind: Kind, library: str, seed: int) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    """(model, x, y) -> x_adv."""
+    if library == "ours":
+        return lambda model, x, y: kind.ours.run(model, x, y, first_success=kind.first_success).x_adv
+    settings = dict(kind.settings)
+    if kind.peers in ("APGD", "AutoAttack"):
+        settings["seed"] = seed
+    return partial(PEERS[kind.peers][library], **settings)
+
+
+def measure(
+    network: nn.Module, images: DataLoader[tuple[Tensor, Tensor]], attack: Callable[..., Tensor], seed: int
+) -> dict[str, list[float]]:
+    """Per image: whether the network still errs when asked again, and the L2 norm of the perturbation."""
+    wrong, l2 = [], []
+    network.eval()
+    for number, (pixels, y) in enumerate(images):
+        x = (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+        torch.manual_seed(seed)
+        # Nobody is timed here: the folded network is the same function, and everybody gets it.
+        with drawing_from(Stream.named(seed, "strength", index=number)), folded_batchnorm(network):
+            x_adv = attack(network, x, y).detach().clamp(0, 1)
+        network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            wrong += (network(x_adv).argmax(1) != y).int().tolist()
+        l2 += (x_adv - x).flatten(1).norm(dim=1).tolist()
+    return {"wrong": wrong, "l2": l2}
+
+
+def summary(kind: Kind, results: list[dict[str, list[float]]]) -> str:
+    """Robust accuracy, or success and median L2 (of all images; one that is wrong already has 0, a failure infinity)."""
+    success = 100 * mean(mean(result["wrong"]) for result in results)
+    if not kind.minimal_norm:
+        each = ", ".join(f"{100 - 100 * mean(result['wrong']):.2f}" for result in results)
+        return f"{100 - success:.2f} ({each})"
+    l2 = np.where(np.array(results[0]["wrong"]) > 0, results[0]["l2"], np.inf)
+    return f"{np.median(l2):.4f} ({success:.1f} %)"
+
+
+def main() -> None:
+    """Measure what is not known yet and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--out", type=Path, default=Path("runs/strength.jsonl"))
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    known = {tuple(key): result for key, result in map(json.loads, lines)}
+    for model in arguments.models:
+        words = [f"--model={MODELS[model]}", f"--data.root={arguments.data}"]
+        target = from_weights(arguments.weights / f"{model}.safetensors", resolve(words, take=()))
+        network = target.network.to(memory_format=torch.channels_last)
+        split = target.cli.datamodule.split("test")
+        for name in arguments.kinds:
+            kind = KINDS[name]
+            images = DataLoader(Subset(split, range(kind.n)), BATCH)
+            what = "median L2 (success)" if kind.minimal_norm else "robust accuracy % (seeds)"
+            print(f"\n{model}, {name}, {kind.n} images: {what}", flush=True)
+            for library in ["ours", *PEERS[kind.peers]]:
+                for seed in range(kind.seeds):
+                    key = (model, name, library, seed, repr(kind.ours) if library == "ours" else "")
+                    if key not in known:
+                        known[key] = measure(network, images, attack_of(kind, library, seed), seed)
+                        with arguments.out.open("a") as file:
+                            file.write(json.dumps([key, known[key]]) + "\n")
+                keys = [
+                    (model, name, library, s, repr(kind.ours) if library == "ours" else "") for s in range(kind.seeds)
+                ]
+                print(f"| {library} | {summary(kind, [known[key] for key in keys])} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
