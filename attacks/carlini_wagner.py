@@ -19,19 +19,21 @@ _EACH = (1, 2, 3)
 class CarliniWagner(Attack):
     steps: int = 100
     search_steps: int = 5
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     final: float = 0.1
     later: float = 0.5
-    initial_c: float = 2.0
+    initial_c: float = 1.0
     confidence: float = 0.0
     warm: bool = True
     keep: bool = True
     window: int = 10
-    tol: float = 1e-3
-    rising: float = 10.0
-    beta1: float = 0.9
-    beta2: float = 0.999
+    tol: float = 1e-2
+    rising: float = 2.0
+    beta1: float = 0.8
+    beta2: float = 0.99
     shared: bool = True
+    border: float = 1e-6
+    share: float = 0.0
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         global SHARED; SHARED = self.shared
@@ -45,8 +47,10 @@ class CarliniWagner(Attack):
         tiny = torch.finfo(x.dtype).tiny
         c = self.initial_c * 2 * (self.confidence - answer.loss) / slope.square().clamp_min(tiny)
         c = c.clamp(1e-10, 1e10)
+        d_lin=(self.confidence - answer.loss) / slope.clamp_min(tiny)
+        lr0 = (self.share * d_lin * 2 / x[0].numel()**.5).clamp_max(.05) if self.share else torch.full_like(c, self.learning_rate)
         low, high = torch.zeros_like(c), torch.full_like(c, float("inf"))
-        w = to_tanh(x)
+        w = to_tanh(x,self.border)
         adam = Adam(w, self.beta1, self.beta2)
         for number in range(self.search_steps):
             first = 1 + number * self.steps
@@ -54,20 +58,20 @@ class CarliniWagner(Attack):
                 break
             if not self.keep:
                 adam = Adam(w, self.beta1, self.beta2)
-            broken = self._minimise(model, nearest, log, w, adam, c, rows, first, number)
+            broken = self._minimise(lr0, model, nearest, log, w, adam, c, rows, first, number)
             high = torch.where(broken, torch.minimum(high, c), high)
             low = torch.where(broken, low, torch.maximum(low, c))
-            c = torch.where(high == float("inf"), c * self.rising, (low + high) / 2)
+            c = torch.where(high == float("inf"), c * self.rising**(number+1), (low + high) / 2)
             if self.warm:
                 found = nearest.norm < float("inf")
-                best = to_tanh(nearest.x_adv)
+                best = to_tanh(nearest.x_adv,self.border)
                 w = torch.where(found.view(-1, 1, 1, 1), best, w)
             else:
-                w = to_tanh(x)
+                w = to_tanh(x,self.border)
             rows = nearest.wanted()
         return log.trace(nearest.x_adv)
 
-    def _minimise(self, model, nearest, log, w_all, adam_all, c_all, rows, first, number):
+    def _minimise(self, lr0, model, nearest, log, w_all, adam_all, c_all, rows, first, number):
         succeeded = torch.zeros(len(c_all), dtype=torch.bool, device=c_all.device)
         w, adam, c = w_all[rows], adam_all[rows], c_all[rows].view(-1, 1, 1, 1)
         x, goal = nearest.x[rows], nearest.goal[rows]
@@ -76,14 +80,14 @@ class CarliniWagner(Attack):
         before = torch.full_like(total, float("inf"))
         for step in range(self.steps):
             th = torch.tanh(w)
-            x_adv = (th + 1) / 2
+            raw = 0.5 + th * (0.5 + self.border); x_adv = raw.clamp(0, 1)
             answer = input_gradient(model, x_adv, partial(Margin(self.confidence), goal=goal))
             log.step(first + step, answer, rows)
             broken = nearest.offer(x_adv, answer.logits, rows)
             succeeded[rows] |= broken
             delta = x_adv - x
-            gradient = (2 * delta - c * answer.gradient) * (1 - th * th) / 2
-            lr = falling(self.learning_rate, self.learning_rate * self.final, step / self.steps) * self.later**number
+            gradient = (2 * (raw - x) - c * answer.gradient) * (1 - th * th) * (0.5 + self.border)
+            lr = falling(1, self.final, step / self.steps) * self.later**number * lr0[rows].view(-1,1,1,1)
             w = w - lr * adam(gradient)
             loss = delta.square().sum(_EACH) + c.flatten() * (self.confidence - answer.loss)
             total += loss
@@ -127,5 +131,5 @@ class Adam:
         return m / (v.sqrt() + 1e-8)
 
 
-def to_tanh(x):
-    return torch.atanh((2 * x - 1) * (1 - 1e-6))
+def to_tanh(x,border):
+    return torch.atanh((x - .5) / (.5+border))

@@ -32,13 +32,18 @@ from cli.targets import from_weights
 from evaluation import examine
 
 MODELS = {
+    "cifar10_robustnet_adv": "robustnet_adv",
     "cifar10_robustnet": "robustnet",
     "cifar10_pni_w_adv": "pni_w_adv",
-    "cifar10_robustnet_adv": "robustnet_adv",
 }
 EQUAL_COST = ((1, 100), (2, 50), (5, 20), (10, 10))
 FIRST, BATCH, JUDGE, SEED, DOUBLINGS = 5000, 128, 100, 0, 5
-EPS, STEP, MOMENTUM = 8 / 255, 1 / 255, 0.95
+EPS = 8 / 255
+
+
+def pgd(steps: int) -> PGD:
+    """Steps that can cross the ball, and a momentum that remembers a fifth of them: draws are averaged over steps, too."""
+    return PGD(Linf(EPS), max(1, 20 / steps) / 255, steps, momentum=max(0.0, 1 - 5 / steps))
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,9 @@ class Study:
 
     def point(self, draws: int, steps: int) -> Point:
         """Attack and judge, unless that was done."""
-        key = (self.name, self.n, draws, steps)
+        attack = Adversary(pgd(steps), StraightThrough(), draws)
+        key = (self.name, self.n, repr(attack))
         if key not in self.known:
-            attack = Adversary(PGD(Linf(EPS), STEP, steps, momentum=MOMENTUM), StraightThrough(), draws)
             images = DataLoader(Subset(self.split, range(FIRST, FIRST + self.n)), BATCH)
             correct = [self._correct(attack, FIRST + i * BATCH, x, y) for i, (x, y) in enumerate(images)]
             self.known[key] = np.concatenate(correct).tolist()
