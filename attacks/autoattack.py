@@ -1,6 +1,6 @@
 """AutoAttack, Croce & Hein 2020, https://arxiv.org/abs/2003.01690, and ensembles of attacks in general."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -84,7 +84,7 @@ class AutoAttack(Attack):
 
     Args:
         ball: Linf or L2.
-        version: "standard" or "rand".
+        version: "standard" or "rand"; "auto" is "rand" if the model is random and "standard" if not.
         steps: of APGD and FAB; below 100 it is no AutoAttack any more, which goes for the others, too.
         queries: of Square.
         targets: of the targeted attacks.
@@ -92,22 +92,22 @@ class AutoAttack(Attack):
     """
 
     ball: Ball = field(default_factory=Linf)
-    version: Literal["standard", "rand"] = "standard"
+    version: Literal["auto", "standard", "rand"] = "auto"
     steps: int = 100
     queries: int = 5000
     targets: int = 9
     draws: int = 20
 
     def __post_init__(self) -> None:
-        if self.version not in ("standard", "rand"):
-            raise ValueError(f"AutoAttack has the versions standard and rand, got {self.version}")
+        if self.version not in ("auto", "standard", "rand"):
+            raise ValueError(f"AutoAttack has the versions auto, standard and rand, got {self.version}")
         if self.draws < 1:
             raise ValueError(f"AutoAttack takes draws >= 1, got {self.draws}")
         _ = self.attacks  # refuse what is impossible
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
-        """What is run, in this order."""
+        """What is run, in this order ("auto": on a deterministic model)."""
         ce = APGD(self.ball, CrossEntropy(), self.steps)
         if self.version == "rand":
             return ce, APGD(self.ball, DLR(), self.steps)
@@ -121,11 +121,14 @@ class AutoAttack(Attack):
     def __str__(self) -> str:
         standard = AutoAttack(self.ball, self.version)
         reduced = "" if self == standard else ", reduced"
-        return f"AutoAttack {self.version} ({type(self.ball).__name__}, eps {pixels(self.ball.eps)}{reduced})"
+        version = "" if self.version == "auto" else f" {self.version}"
+        return f"AutoAttack{version} ({type(self.ball).__name__}, eps {pixels(self.ball.eps)}{reduced})"
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
         seen, worst = model.model, Worst(self.attacks)
+        if self.version == "auto":
+            return replace(self, version="rand" if is_random(seen) else "standard").search(model, x, goal)
         if self.version == "standard" or not is_random(seen) or _averaged(seen) or self.draws == 1:
             return worst.search(model, x, goal)
         shown = Shown(EOT(seen, self.draws), goal.label, goal.target)

@@ -2,10 +2,11 @@
 
     python benchmarks/attack_budget.py WEIGHTS_DIR DATA_DIR [--n N] [--out FOLDER]
 
-The published RobustNet, PNI-W Adv. and RobustNet Adv. on CIFAR-10, Linf 8/255, N images from test image 5,000 on (results are
-reported on others), 100 judge draws. First (draws, steps) of equal cost 100; then, from the best, draws or steps are
-doubled, whichever is stronger, until two doublings in a row lower the accuracy by less than 0.5 points or less than half the
-width of the paired interval. Every point is written when done, so the command goes on where it was stopped.
+The published RobustNet, PNI-W Adv. and RobustNet Adv. on CIFAR-10, Linf 8/255, N images from test image 5,000 on
+(results are reported on others), 100 judge draws. First (draws, steps) of equal cost 100; then, from the best, draws
+or steps are doubled; whichever is stronger is doubled again until two doublings in a row lower the accuracy by less
+than 0.5 points or less than half the width of the paired interval. Every point is written when done, so the command
+goes on where it was stopped.
 """
 
 import argparse
@@ -42,7 +43,7 @@ EPS = 8 / 255
 
 
 def pgd(steps: int) -> PGD:
-    """Steps that can cross the ball, and a momentum that remembers a fifth of them: draws are averaged over steps, too."""
+    """Steps that can cross the ball, and a momentum that remembers a fifth of them, which averages draws, too."""
     return PGD(Linf(EPS), max(1, 20 / steps) / 255, steps, momentum=max(0.0, 1 - 5 / steps))
 
 
@@ -101,17 +102,16 @@ class Study:
         points = [self.point(*pair) for pair in EQUAL_COST]
         yield from points
         best, idle = min(points, key=lambda point: point.accuracy), 0
+        doubled = [self.point(2 * best.draws, best.steps), self.point(best.draws, 2 * best.steps)]
+        yield from doubled
+        better = min(doubled, key=lambda point: point.accuracy)
+        draws, steps = better.draws // best.draws, better.steps // best.steps
         for _ in range(DOUBLINGS):
-            doubled = min(
-                self.point(2 * best.draws, best.steps),
-                self.point(best.draws, 2 * best.steps),
-                key=lambda point: point.accuracy,
-            )
-            yield doubled
-            idle = idle + 1 if little(best, doubled) else 0
-            best = doubled
+            idle = idle + 1 if little(best, better) else 0
             if idle == 2:
                 return
+            best, better = better, self.point(draws * better.draws, steps * better.steps)
+            yield better
 
 
 def paired(before: Point, after: Point) -> tuple[float, float]:

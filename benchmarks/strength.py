@@ -3,9 +3,9 @@
     make bench-install
     .venv-bench/bin/python benchmarks/strength.py WEIGHTS_DIR DATA_DIR [--kinds PGD-40 ...] [--models ...]
 
-CIFAR-10 test images from the first on, ResNet-20 with and without adversarial training, Linf 8/255 or L2. Robust accuracy
-is a mean over three seeds; minimal-norm attacks here have no random part. Each result is written when it is there, so the
-command goes on where it was stopped.
+CIFAR-10 test images from the first on, ResNet-20 with and without adversarial training, Linf 8/255 or L2. Robust
+accuracy is a mean over three seeds; minimal-norm attacks here have no random part. Each result is written when it is
+there, so the command goes on where it was stopped.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def measure(
 
 
 def summary(kind: Kind, results: list[dict[str, list[float]]]) -> str:
-    """Robust accuracy, or median L2 and success of the images that were right at the start (a failure is infinitely far)."""
+    """Robust accuracy; or, of the images that were right, median L2 and success (a failure is infinitely far)."""
     wrong = np.array([result["wrong"] for result in results])
     if not kind.minimal_norm:
         each = ", ".join(f"{100 - 100 * share:.2f}" for share in wrong.mean(1))

@@ -1,5 +1,6 @@
 """What holds for every attack: where its images lie, what it leaves behind, what may not matter to it."""
 
+import dataclasses
 import inspect
 from contextlib import nullcontext
 
@@ -241,8 +242,6 @@ def test_settings_print_compare_and_hash(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if hasattr(ATTACKS[name], "restarts")])
 def test_more_restarts_are_never_weaker(name: str) -> None:
-    import dataclasses
-
     x, y = batch(16)
     model = Small().eval()
     broken = []

@@ -119,7 +119,7 @@ def test_the_versions_are_those_of_the_paper() -> None:
         Square(ball, 5000, 0.8),
     )
     assert AutoAttack(ball, "rand").attacks == (APGD(ball, CrossEntropy(), 100), APGD(ball, DLR(), 100))
-    assert str(AutoAttack(ball)) == "AutoAttack standard (Linf, eps 8/255)"
+    assert str(AutoAttack(ball)) == "AutoAttack (Linf, eps 8/255)"
     assert str(AutoAttack(L2(0.5), "rand", steps=10)) == "AutoAttack rand (L2, eps 0.5, reduced)"
 
 
@@ -171,7 +171,7 @@ def test_radius_0_returns_the_images(attack: AutoAttack) -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^AutoAttack has the versions standard and rand, got plus$"):
+    with pytest.raises(ValueError, match=r"^AutoAttack has the versions auto, standard and rand, got plus$"):
         AutoAttack(version="plus")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^AutoAttack takes draws >= 1, got 0$"):
         AutoAttack(draws=0)
