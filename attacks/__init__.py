@@ -7,7 +7,7 @@ from attacks.autoattack import AutoAttack, Worst
 from attacks.balls import L1, L2, Ball, Linf, pixels
 from attacks.base import Attack, Trace, evaluating, undisturbed
 from attacks.bim import BIM, SmallestBall
-from attacks.carlini_wagner import CarliniWagner
+from attacks.carlini_wagner import CarliniWagner, FixedCarliniWagner
 from attacks.corruptions import AdditiveGaussian, AdditiveUniform, ContrastReduction, RotationTranslation
 from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
@@ -50,6 +50,7 @@ __all__ = [
     "CrossEntropy",
     "DeepFool",
     "Exact",
+    "FixedCarliniWagner",
     "Frozen",
     "Goal",
     "GrowingFGSM",

@@ -46,11 +46,12 @@ class Log:
         self.loss = torch.full((steps, len(x)), float("nan"), dtype=x.dtype, device=x.device)
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    def step(self, step: int, answer: Gradient, rows: Tensor | None = None) -> None:
-        """A loss and its gradient were asked for."""
+    def step(self, step: int, answer: Gradient, rows: Tensor | None = None, satisfied: Tensor | None = None) -> None:
+        """A loss and its gradient were asked for; where a hinge is `satisfied`, no gradient is no bad sign."""
         places = slice(None) if rows is None else rows
         self.loss[step, places] = answer.loss
-        self.zero_gradient[places] |= answer.gradient.abs().amax((1, 2, 3)) == 0
+        zero = answer.gradient.abs().amax((1, 2, 3)) == 0
+        self.zero_gradient[places] |= zero if satisfied is None else zero & ~satisfied
         self.asked(answer.logits, rows)
 
     def asked(self, logits: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -74,7 +74,7 @@ def measure(
     network.eval()
     for number, (pixels, y) in enumerate(images):
         x = (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
-        # Nobody is timed here: the folded network is the same function, and everybody gets it.
+        # Likewise the folded network, the same function, for everybody.
         with drawing_from(Stream.named(seed, "strength", index=number)), folded_batchnorm(network):
             x_adv = attack(network, x, y)
         with torch.no_grad():
@@ -110,7 +110,8 @@ def main() -> None:
     for model in arguments.models:
         words = [f"--model={MODELS[model]}", f"--data.root={arguments.data}"]
         target = from_weights(arguments.weights / f"{model}.safetensors", resolve(words, take=()))
-        network = target.network.to(memory_format=torch.channels_last)
+        # Nobody is timed: no gradients of weights, which some libraries compute, too.
+        network = target.network.to(memory_format=torch.channels_last).requires_grad_(False)
         split = target.cli.datamodule.split("test")
         for name in arguments.kinds:
             kind = KINDS[name]
