@@ -8,6 +8,7 @@ from attacks.balls import L1, L2, Ball, Linf, pixels
 from attacks.base import Attack, Trace, evaluating, undisturbed
 from attacks.bim import BIM, SmallestBall
 from attacks.carlini_wagner import CarliniWagner, FixedCarliniWagner
+from attacks.closest import Closest
 from attacks.corruptions import AdditiveGaussian, AdditiveUniform, ContrastReduction, RotationTranslation
 from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
@@ -46,6 +47,7 @@ __all__ = [
     "AutoAttack",
     "Ball",
     "CarliniWagner",
+    "Closest",
     "ContrastReduction",
     "CrossEntropy",
     "DeepFool",

@@ -12,6 +12,7 @@ from attacks.base import Attack, Log, Trace
 from attacks.goal import Goal, draws_of
 from attacks.losses import CrossEntropy, Loss
 from attacks.shown import Shown, input_gradient
+from defenses.randomness import is_random
 
 # Share of its margin at x by which a deterministic answer has to be wrong.
 _SLACK = 1e-4
@@ -52,7 +53,8 @@ class DDN(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log, nearest = Log(self.steps, x), Nearest(x, goal)
+        log = Log(self.steps, x)
+        nearest = Nearest(model, x, goal, log)
         rows = nearest.wanted()
         x_k, epsilon = x, torch.full_like(x[:, :1, :1, :1], self.init_norm)
         for k in range(self.steps):
@@ -80,31 +82,41 @@ class Nearest:
     """The nearest broken image for each row of a batch; x itself, at norm infinity, if there is none.
 
     Args:
+        model: what is attacked; a random one is asked again.
         x: the whole batch.
         goal: of the whole batch.
+        log: where it is written down that the model was asked.
         order: of the norm, 2 for L2.
     """
 
-    def __init__(self, x: Tensor, goal: Goal, order: float = 2.0) -> None:
-        self.x, self.goal, self.order = x, goal, order
+    def __init__(self, model: Shown, x: Tensor, goal: Goal, log: Log, order: float = 2.0) -> None:
+        self.model, self.x, self.goal, self.log, self.order = model, x, goal, log, order
         self.x_adv = x.clone()
         self.norm = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
         self.slack = torch.zeros_like(self.norm)
+        self.random = is_random(model.model)
 
     def offer(self, x_adv: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         """Take over what is nearer: images of some rows, and the model's answers to them. Returns which are broken.
 
-        What lies on the boundary itself is not: rounding decides there, and another batch size, layout or BatchNorm
-        that is not folded rounds otherwise. The first offer, x itself, says what is much.
+        Of a deterministic model, what lies on the boundary itself is not: rounding decides there, and another batch
+        size, layout or BatchNorm that is not folded rounds otherwise. The first offer, x itself, says what is much.
+        Of a random model, what the draws of one of many steps call broken was often luck: other draws confirm it.
         """
         goal = self.goal[rows]
         broken = goal.broken(logits)
         norm = (x_adv - self.x[rows]).flatten(1).norm(self.order, dim=1)
-        if draws_of(logits) == 1:
+        chance = self.random or draws_of(logits) > 1
+        if not chance:
             margin = goal.margin(logits).view(-1).to(norm)
             self.slack[rows] = torch.where(norm == 0, _SLACK * margin, self.slack[rows])
             broken &= margin <= -self.slack[rows]
         better = broken & (norm < self.norm[rows])
+        if chance and better.any():
+            lucky = better.nonzero().squeeze(1)
+            again = self.log.asked(self.model.answers(x_adv[lucky]), rows[lucky])
+            lucky = lucky[~self.goal[rows[lucky]].broken(again)]
+            broken[lucky] = better[lucky] = False
         taken = rows[better]
         self.x_adv[taken], self.norm[taken] = x_adv[better], norm[better]
         return broken

@@ -14,7 +14,7 @@ from attacks.goal import Goal
 from attacks.losses import Loss, Margin
 from attacks.shown import Gradient, Shown, input_gradient
 
-_ORDERS = {"L2": 2.0, "Linf": float("inf"), "L1": 1.0}
+ORDERS = {"L2": 2.0, "Linf": float("inf"), "L1": 1.0}
 _DUALS = {"L2": 2.0, "Linf": 1.0, "L1": float("inf")}
 
 
@@ -32,7 +32,7 @@ class FMN(Attack):
         alpha: length of the first step, L2 in pixels of [0, 1] whatever the norm; it falls along a cosine to 1 %.
         gamma: share by which the radius grows or shrinks at first, in (0, 1); it falls along a cosine ...
         gamma_final: ... to this.
-        loss: what grows; in logits, or the first radius is a bad guess.
+        loss: what grows. Of a margin (of logits), the first radius is a good guess.
     """
 
     norm: Literal["L2", "Linf", "L1"] = "L2"
@@ -43,7 +43,7 @@ class FMN(Attack):
     loss: Loss = field(default_factory=Margin)
 
     def __post_init__(self) -> None:
-        if self.norm not in _ORDERS:
+        if self.norm not in ORDERS:
             raise ValueError(f"FMN takes the norm L2, Linf or L1, got {self.norm}")
         if self.steps < 0 or not 0 < self.alpha < float("inf"):
             raise ValueError(f"FMN takes steps >= 0 and alpha > 0, got {self.steps} and {self.alpha}")
@@ -55,7 +55,8 @@ class FMN(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log, nearest = Log(self.steps, x), Nearest(x, goal, _ORDERS[self.norm])
+        log = Log(self.steps, x)
+        nearest = Nearest(model, x, goal, log, ORDERS[self.norm])
         rows = nearest.wanted()
         x_k, epsilon = x, torch.full_like(nearest.norm, float("inf"))
         for k in range(self.steps):
@@ -78,11 +79,12 @@ class FMN(Attack):
     def _radius(
         self, epsilon: Tensor, gamma: float, answer: Gradient, broken: Tensor, delta: Tensor, best: Tensor
     ) -> Tensor:
-        size = delta.flatten(1).norm(_ORDERS[self.norm], dim=1)
+        size = delta.flatten(1).norm(ORDERS[self.norm], dim=1)
         slope = answer.gradient.flatten(1).norm(_DUALS[self.norm], dim=1)
-        # Most draws may be wrong and the image still not be broken: then the boundary is no guide, but farther is.
         gap = (-answer.loss).clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+        # Most draws may be wrong and the image still not be broken: then the boundary is no guide, but farther is.
         ahead = torch.maximum(size + gap, (1 + gamma) * size)
+        ahead = torch.where(ahead > 0, ahead, float("inf"))
         shrunk = torch.minimum((1 - gamma) * epsilon, best)
         return torch.where(broken, shrunk, torch.where(best == float("inf"), ahead, (1 + gamma) * epsilon))
 

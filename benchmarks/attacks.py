@@ -25,7 +25,20 @@ from torch.utils.data import DataLoader, Subset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from attacks import DDN, EOT, FMN, PGD, Attack, CarliniWagner, CrossEntropy, Goal, Linf, input_gradient, undisturbed
+from attacks import (
+    DDN,
+    EOT,
+    FMN,
+    PGD,
+    Attack,
+    CarliniWagner,
+    Closest,
+    CrossEntropy,
+    Goal,
+    Linf,
+    input_gradient,
+    undisturbed,
+)
 from benchmarks.peers import PEERS
 from cli.names import resolve
 from cli.targets import from_weights
@@ -149,6 +162,7 @@ def norm(bench: Bench) -> None:
     runs |= {f"FMN-100 {library}": run for library, run in peers("FMN", network, x, y, steps=100).items()}
     runs["ours DDN-100"] = ours(DDN(steps=100), network, x, y)
     runs["ours FMN-100"] = ours(FMN(steps=100), network, x, y)
+    runs["ours Closest, FMN-50 and DDN-50"] = ours(Closest(), network, x, y)
     minimal_norm(bench, "DDN and FMN, cifar10_adv", runs, network, x, y)
 
 

@@ -1,7 +1,7 @@
 """Are our attacks as strong as the best other library's? Paired on the same images, with as many gradients.
 
     make bench-install
-    .venv-bench/bin/python benchmarks/strength.py WEIGHTS_DIR DATA_DIR [--kinds PGD-40 ...] [--models ...]
+    .venv-bench/bin/python benchmarks/strength.py WEIGHTS_DIR DATA_DIR [--kinds ...] [--models ...] [--libraries ...]
 
 CIFAR-10 test images from the first on, ResNet-20 with and without adversarial training, Linf 8/255 or L2. Robust
 accuracy is a mean over three seeds; minimal-norm attacks here have no random part. Each result is written when it is
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Subset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from attacks import APGD, DDN, DLR, FMN, PGD, Attack, AutoAttack, CarliniWagner, Linf
+from attacks import APGD, DDN, DLR, FMN, PGD, Attack, AutoAttack, CarliniWagner, Closest, Linf
 from benchmarks.peers import PEERS
 from cli.names import resolve
 from cli.targets import from_weights
@@ -55,8 +55,12 @@ KINDS = {
     "AutoAttack": Kind(AutoAttack(Linf(EPS)), "AutoAttack", {"eps": EPS}, 128, first_success=True),
     "C&W 5 x 100": Kind(CarliniWagner(), "C&W", {"steps": 100, "search_steps": 5}, 200, 1, minimal_norm=True),
     "DDN-100": Kind(DDN(), "DDN", {"steps": 100}, 200, 1, minimal_norm=True),
+    "FMN-100, ours: FMN-50 and DDN-50": Kind(Closest(), "FMN", {"steps": 100}, 200, 1, minimal_norm=True),
     "FMN-100": Kind(FMN(), "FMN", {"steps": 100}, 200, 1, minimal_norm=True),
 }
+
+
+LIBRARIES = sorted({library for peers in PEERS.values() for library in peers})
 
 
 def attack_of(kind: Kind, library: str, seed: int) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
@@ -102,6 +106,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
     parser.add_argument("--out", type=Path, default=Path("runs/strength.jsonl"))
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +123,7 @@ def main() -> None:
             images = DataLoader(Subset(split, range(kind.n)), BATCH)
             what = "median L2 (success)" if kind.minimal_norm else "robust accuracy % (seeds)"
             print(f"\n{model}, {name}, {kind.n} images: {what}", flush=True)
-            for library in ["ours", *PEERS[kind.peers]]:
+            for library in ["ours", *(peer for peer in PEERS[kind.peers] if peer in arguments.libraries)]:
                 for seed in range(kind.seeds):
                     key = (model, name, library, seed, repr(kind.ours) if library == "ours" else "")
                     if key not in known:
