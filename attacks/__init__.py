@@ -14,6 +14,7 @@ from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
 from attacks.eot import EOT
 from attacks.fab import FAB
+from attacks.few_pixels import LocalSearch, MultiplePixels, SinglePixel
 from attacks.fgsm import FGSM, GrowingFGSM
 from attacks.fmn import FMN
 from attacks.goal import Goal
@@ -21,7 +22,6 @@ from attacks.hopskipjump import HopSkipJump
 from attacks.lbfgs import LBFGS
 from attacks.losses import DLR, CrossEntropy, Loss, Margin
 from attacks.pgd import PGD
-from attacks.pixels import LocalSearch, MultiplePixels, SinglePixel
 from attacks.shown import Model, input_gradient
 from attacks.square import Square
 from attacks.views import Exact, Frozen, Oblivious, StraightThrough, Surrogate, View

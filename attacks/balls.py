@@ -60,7 +60,8 @@ class Linf(Ball):
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Clip every pixel into [x - eps, x + eps] and [0, 1]."""
-        return torch.clamp(torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps), 0, 1)
+        low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
+        return torch.clamp(x_adv, low, high)
 
     def ascent(self, gradient: Tensor, x_adv: Tensor | None = None) -> Tensor:
         """The sign of every component."""

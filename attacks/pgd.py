@@ -78,7 +78,8 @@ class PGD(Attack):
             direction = answer.gradient
             if velocity is not None:
                 velocity = direction = self.momentum * velocity + _at_mean_1(direction)
-            moved = self.ball.project(x_adv + self.step_size * self.ball.ascent(direction, x_adv), x)
+            moved = torch.add(x_adv, self.ball.ascent(direction, x_adv), alpha=self.step_size)
+            moved = self.ball.project(moved, x)
             if goal.first_success and (broken := goal.broken(answer.logits)).any():
                 found[place[broken]] = x_adv[broken]
                 x, moved, place, goal = x[~broken], moved[~broken], place[~broken], goal[~broken]

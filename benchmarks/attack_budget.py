@@ -146,6 +146,9 @@ def figure(ladders: dict[str, list[Point]]) -> Figure:
                 xytext=(4, 4),
                 textcoords="offset points",
             )
+        costs = sorted({point.cost for point in points})
+        axes.set_xticks(costs, [str(cost) for cost in costs])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     return drawing
 

@@ -107,7 +107,7 @@ def peers(kind: str, network: nn.Module, x: Tensor, y: Tensor, **settings: objec
 def pgd(bench: Bench) -> None:
     """PGD-40 with and without early exit."""
     for name, wanted in (("cifar10_adv", 2.8), ("cifar10_plain", 8.0)):
-        network, x, y = bench.load(name, 256)
+        network, x, y = bench.load(name, 128)
         attack = PGD(Linf(EPS), STEP, STEPS)
         runs = peers("PGD", network, x, y, eps=EPS, step_size=STEP, steps=STEPS)
         others = list(runs)

@@ -66,7 +66,7 @@ MINIMAL_NORM: dict[str, Attack] = {
     "FMN": FMN(steps=15),
     "FMN, Linf": FMN("Linf", steps=15),
     "FMN, L1": FMN("L1", steps=15),
-    "Closest": Closest((FMN(steps=8), DDN(steps=8))),
+    "Closest": Closest((FMN(steps=15), DDN(steps=15))),
     "FAB": FAB(steps=8, targets=3),
     "FAB, L2": FAB(L2(3.0), steps=8, targets=3),
     "DeepFool": DeepFool(),

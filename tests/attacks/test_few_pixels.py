@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attacks import EOT, CrossEntropy, Goal, Margin
-from attacks.pixels import LocalSearch, MultiplePixels, SinglePixel
+from attacks.few_pixels import LocalSearch, MultiplePixels, SinglePixel
 from defenses import Stream, drawing_from
 from tests.attacks.toys import Linear, NoisyLinear, images
 
