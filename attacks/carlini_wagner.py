@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Log, Trace
-from attacks.ddn import Nearest, falling
 from attacks.goal import Goal, draws_of
 from attacks.losses import Margin
+from attacks.nearest import Nearest, falling
 from attacks.shown import Gradient, Shown, input_gradient
 
 _EACH = (1, 2, 3)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from attacks.balls import L2
 from attacks.base import Attack, Log, Trace
-from attacks.ddn import Nearest, falling
 from attacks.goal import Goal
 from attacks.losses import Loss, Margin
+from attacks.nearest import Nearest, falling
 from attacks.shown import Gradient, Shown, input_gradient
 
 ORDERS = {"L2": 2.0, "Linf": float("inf"), "L1": 1.0}

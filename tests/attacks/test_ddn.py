@@ -6,7 +6,8 @@ from torch import Tensor
 
 from attacks import Adversary, Goal, Margin
 from attacks.base import Log
-from attacks.ddn import DDN, Nearest
+from attacks.ddn import DDN
+from attacks.nearest import Nearest
 from attacks.shown import Shown
 from defenses import Stream, drawing_from
 from tests.attacks.toys import Linear, NoisyLinear, distance, images

@@ -1,6 +1,5 @@
 """Several draws in one answer: independent for every kind of noise, and gradients that average over them."""
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,43 +9,15 @@ from torch import Tensor, nn
 from attacks import DLR, EOT, CrossEntropy, Goal, Loss, Margin, input_gradient
 from attacks.shown import Shown
 from defenses import (
-    Defended,
-    Gauss,
-    GaussianNoise,
-    Laplace,
-    ParamNet,
-    PNIActivations,
-    PNIWeights,
     RobustNet,
     Stream,
-    Uniform,
     drawing_from,
     has_shared_draws,
     is_random,
 )
 from models import ResNet20
-from tests.attacks.toys import Linear, NoisyLinear, images
+from tests.attacks.toys import RANDOM, SHARED, Linear, NoisyLinear, images, network
 
-
-def network() -> nn.Module:
-    """Conv, BatchNorm, linear, in float64."""
-    layers = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 5)
-    )
-    return layers.double().eval()
-
-
-RANDOM: dict[str, Callable[[], nn.Module]] = {
-    "RobustNet": lambda: RobustNet(network()),
-    "RobustNet, first layer": lambda: RobustNet(network(), inner=GaussianNoise(0.0)),
-    "PNIActivations": lambda: PNIActivations(network()),
-    "PNIWeights": lambda: PNIWeights(network()),
-    "ParamNet": lambda: ParamNet(network(), 0.05),
-    "Gauss": lambda: Defended(network(), [Gauss(0.1)]),
-    "Uniform": lambda: Defended(network(), [Uniform(0.1)]),
-    "Laplace": lambda: Defended(network(), [Laplace(0.1)]),
-}
-SHARED = ("PNIWeights", "ParamNet")
 every_noise = pytest.mark.parametrize("name", RANDOM)
 
 

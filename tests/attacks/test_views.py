@@ -1,6 +1,5 @@
 """What each view answers, and which gradient it shows."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,17 +31,15 @@ from defenses import (
     GaussianNoise,
     Laplace,
     ParamNet,
-    PNIActivations,
-    PNIWeights,
     RobustNet,
     Stream,
-    Uniform,
     drawing_from,
     has_shared_draws,
     is_random,
 )
 from models import ResNet20
-from tests.attacks.toys import Linear, images
+from tests.attacks.toys import RANDOM, Linear, images
+from tests.attacks.toys import network as small_network
 
 Y = torch.tensor([0, 1, 2, 3])
 
@@ -65,20 +62,6 @@ class Halving(Channel):
         return x / 2
 
 
-def layers() -> nn.Module:
-    parts = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 5)
-    return nn.Sequential(*parts).double().eval()
-
-
-RANDOM: dict[str, Callable[[], nn.Module]] = {
-    "RobustNet": lambda: RobustNet(layers()),
-    "PNIActivations": lambda: PNIActivations(layers()),
-    "PNIWeights": lambda: PNIWeights(layers()),
-    "ParamNet": lambda: ParamNet(layers(), 0.05),
-    "Gauss": lambda: Defended(layers(), [Gauss(0.1)]),
-    "Uniform": lambda: Defended(layers(), [Uniform(0.1)]),
-    "Laplace": lambda: Defended(layers(), [Laplace(0.1)]),
-}
 every_noise = pytest.mark.parametrize("name", RANDOM)
 
 
@@ -147,7 +130,7 @@ FAITHFUL: list[View] = [
 @pytest.mark.parametrize("view", FAITHFUL, ids=str)
 @pytest.mark.parametrize("name", [*RANDOM, "ColourDepth"])
 def test_faithful_views_answer_what_the_model_answers(view: View, name: str) -> None:
-    model = RANDOM[name]().eval() if name in RANDOM else Defended(layers(), [ColourDepth(3), Halving()])
+    model = RANDOM[name]().eval() if name in RANDOM else Defended(small_network(), [ColourDepth(3), Halving()])
     x = images()
     assert view.faithful
     with drawing_from(Stream(3)):
@@ -197,7 +180,7 @@ def test_a_surrogate_needs_a_channel(model: Any) -> None:
 
 def test_oblivious_is_the_bare_network() -> None:
     x = images()
-    network = layers()
+    network = small_network()
     expected, gradient = network(x), gradient_of(network, x)
     for model in (Defended(network, [Gauss(0.3), ColourDepth(1)]), RobustNet(network)):
         torch.testing.assert_close(Oblivious().of(model)(x), expected)
@@ -263,9 +246,9 @@ def test_a_surrogate_is_random_if_it_or_the_network_is() -> None:
     for channel, network, random, shared in (
         (noisy, Linear(4), True, False),
         (quiet, Linear(4), False, False),
-        (quiet, RobustNet(layers(), GaussianNoise(0.1)), True, False),
-        (quiet, ParamNet(layers()), True, True),
-        (noisy, ParamNet(layers()), True, True),
+        (quiet, RobustNet(small_network(), GaussianNoise(0.1)), True, False),
+        (quiet, ParamNet(small_network()), True, True),
+        (noisy, ParamNet(small_network()), True, True),
     ):
         view = Surrogate(channel).of(Defended(network, [Gauss(0.2)]))
         assert is_random(view) == random
@@ -274,7 +257,7 @@ def test_a_surrogate_is_random_if_it_or_the_network_is() -> None:
 
 
 def test_a_model_that_is_not_random_has_views_that_are_not() -> None:
-    model = Defended(layers(), [ColourDepth(3)])
+    model = Defended(small_network(), [ColourDepth(3)])
     for view in [*FAITHFUL, Oblivious(), Frozen()]:
         assert not is_random(view.of(model))
 

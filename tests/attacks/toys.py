@@ -1,8 +1,21 @@
 """Models whose nearest boundary point, worst loss or gradient is known in closed form."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from defenses import (
+    Defended,
+    Gauss,
+    GaussianNoise,
+    Laplace,
+    ParamNet,
+    PNIActivations,
+    PNIWeights,
+    RobustNet,
+    Uniform,
+)
 from defenses.randomness import normal_like
 
 ORDER = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
@@ -68,3 +81,25 @@ def images(batch: int = 4, shape: tuple[int, int, int] = (2, 3, 3), seed: int = 
 def distance(a: Tensor, b: Tensor, norm: str) -> Tensor:
     """[B], in the norm of this name."""
     return torch.linalg.vector_norm((a - b).flatten(1), ord=ORDER[norm], dim=1)
+
+
+def network() -> nn.Module:
+    """Conv, BatchNorm, linear, in float64."""
+    layers = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 5)
+    )
+    return layers.double().eval()
+
+
+# Every kind of noise, and those whose draw a batch shares.
+RANDOM: dict[str, Callable[[], nn.Module]] = {
+    "RobustNet": lambda: RobustNet(network()),
+    "RobustNet, first layer": lambda: RobustNet(network(), inner=GaussianNoise(0.0)),
+    "PNIActivations": lambda: PNIActivations(network()),
+    "PNIWeights": lambda: PNIWeights(network()),
+    "ParamNet": lambda: ParamNet(network(), 0.05),
+    "Gauss": lambda: Defended(network(), [Gauss(0.1)]),
+    "Uniform": lambda: Defended(network(), [Uniform(0.1)]),
+    "Laplace": lambda: Defended(network(), [Laplace(0.1)]),
+}
+SHARED = ("PNIWeights", "ParamNet")
