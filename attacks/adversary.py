@@ -1,6 +1,6 @@
 """An attacker: an attack, the model that he is shown, and how many draws of it he asks for. All of "adaptive"."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,9 @@ from attacks.shown import Model, Shown, Wrapper
 from attacks.views import Exact, View
 from defenses.randomness import has_shared_draws, is_random
 
+# Of the largest logit: what the roundings of a network in bfloat16 usually come to. What they exceed is attacked anew.
+_CLOSE = 2 * torch.finfo(torch.bfloat16).eps
+
 
 @dataclass(frozen=True)
 class Adversary(Attack):
@@ -26,7 +29,7 @@ class Adversary(Attack):
         votes: draws N that decide whether an image is broken, see `EOT`; 0: as many as `draws`.
         most_images: most images in one pass of several draws; bounds the memory.
         precision: of the model's passes while it is attacked. In bfloat16 an image may leave early only if the model
-            errs on it in float32, too; what does not is attacked once more in float32.
+            errs on it in float32, too; one that left otherwise is attacked once more in float32.
     """
 
     attack: Attack
@@ -60,8 +63,8 @@ class Adversary(Attack):
             goal = Goal(goal.label, goal.target)
         if self.precision == "float32":
             return self._attack(seen, x, goal)
-        trace = self._attack(_BFloat16(seen), x, goal)
-        return self._confirmed(trace, seen, x, goal) if goal.first_success else trace
+        trace = self._attack(half := _BFloat16(seen, goal.first_success), x, goal)
+        return self._confirmed(trace, half, x, goal) if goal.first_success else trace
 
     def _attack(self, seen: Model, x: Tensor, goal: Goal) -> Trace:
         if is_random(seen) and max(self.draws, self.votes) > 1:
@@ -71,13 +74,18 @@ class Adversary(Attack):
         shown.check()
         return trace
 
-    def _confirmed(self, trace: Trace, seen: Model, x: Tensor, goal: Goal) -> Trace:
+    def _confirmed(self, trace: Trace, half: "_BFloat16", x: Tensor, goal: Goal) -> Trace:
+        seen = half.model
         with torch.no_grad():
-            rows = (~goal.broken(seen(trace.x_adv))).nonzero().squeeze(1)
+            broken, too_soon = goal.broken(seen(trace.x_adv)), goal.broken(half(trace.x_adv))
+        if len(trace.loss):  # a pass over other images may round otherwise: nothing asked at the end, so it had left
+            too_soon |= trace.loss[-1].isnan()
+        trace = replace(trace, queries=trace.queries + 2)
+        rows = (too_soon & ~broken).nonzero().squeeze(1)
         if not len(rows):
             return trace
         again = self._attack(seen, x[rows], goal[rows])
-        x_adv, queries, zero = trace.x_adv.clone(), trace.queries + 1, trace.zero_gradient.clone()
+        x_adv, queries, zero = trace.x_adv.clone(), trace.queries.clone(), trace.zero_gradient.clone()
         x_adv[rows] = again.x_adv
         queries[rows] += again.queries
         zero[rows] |= again.zero_gradient
@@ -85,14 +93,31 @@ class Adversary(Attack):
 
 
 class _BFloat16(Wrapper):
-    """A model whose passes run in bfloat16."""
+    """A model whose passes run in bfloat16.
+
+    Args:
+        model: any.
+        sure: ask again in float32 where two classes are so close that rounding may decide between them. The gradient
+            stays that of bfloat16.
+    """
 
     speaks_for_its_parts = True
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, sure: bool = False) -> None:
         super().__init__(model)
         self.random, self.shared = is_random(model), has_shared_draws(model)
+        self.sure = sure
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
-            return self.model(x).float()
+            logits: Tensor = self.model(x).float()
+        if not self.sure:
+            return logits
+        values = logits.detach()
+        first, second = values.topk(2, dim=-1).values.unbind(-1)
+        close = (first - second <= _CLOSE * values.abs().amax(-1)).nonzero().squeeze(1)
+        if not len(close):
+            return logits
+        with torch.no_grad():
+            exact = values.index_copy(0, close, self.model(x[close]).to(values.dtype))
+        return logits + (exact - values)

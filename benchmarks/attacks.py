@@ -30,6 +30,7 @@ from attacks import (
     EOT,
     FMN,
     PGD,
+    Adversary,
     Attack,
     CarliniWagner,
     Closest,
@@ -112,6 +113,11 @@ def pgd(bench: Bench) -> None:
         runs = peers("PGD", network, x, y, eps=EPS, step_size=STEP, steps=STEPS)
         others = list(runs)
         runs |= {"ours": ours(attack, network, x, y), "ours, early exit": ours(attack, network, x, y, True)}
+        half = Adversary(attack, precision="bfloat16")
+        runs |= {
+            "ours, bfloat16": ours(half, network, x, y),
+            "ours, early exit, bfloat16": ours(half, network, x, y, True),
+        }
         runs["bare loop"] = bare_loop(network, x, y, STEPS)
         seconds, results = bench.time(runs)
         print(f"\nPGD-{STEPS}, {name}, {len(x)} images\n")
@@ -125,7 +131,8 @@ def pgd(bench: Bench) -> None:
             )
             print(f"| {library} | {best / seconds[library]:.2f} | {accuracy} |")
         print(f"\nours / bare loop: {seconds['bare loop'] / seconds['ours']:.2f} (wanted: at least 0.9); ", end="")
-        print(f"early exit / fastest peer: {best / seconds['ours, early exit']:.2f} (wanted: at least {wanted})")
+        early = ", ".join(f"{best / seconds[f'ours, early exit{half}']:.2f}" for half in ("", ", bfloat16"))
+        print(f"early exit / fastest peer, float32 and bfloat16: {early} (wanted: at least {wanted})")
 
 
 def l2_of(network: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor) -> tuple[float, float]:
