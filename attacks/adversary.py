@@ -75,20 +75,22 @@ class Adversary(Attack):
         return trace
 
     def _confirmed(self, trace: Trace, half: "_BFloat16", x: Tensor, goal: Goal) -> Trace:
-        seen = half.model
+        seen, queries = half.model, trace.queries + 1
         with torch.no_grad():
-            broken, too_soon = goal.broken(seen(trace.x_adv)), goal.broken(half(trace.x_adv))
-        if len(trace.loss):  # a pass over other images may round otherwise: nothing asked at the end, so it had left
-            too_soon |= trace.loss[-1].isnan()
-        trace = replace(trace, queries=trace.queries + 2)
-        rows = (too_soon & ~broken).nonzero().squeeze(1)
-        if not len(rows):
-            return trace
-        again = self._attack(seen, x[rows], goal[rows])
-        x_adv, queries, zero = trace.x_adv.clone(), trace.queries.clone(), trace.zero_gradient.clone()
-        x_adv[rows] = again.x_adv
-        queries[rows] += again.queries
-        zero[rows] |= again.zero_gradient
+            unbroken = (~goal.broken(seen(trace.x_adv))).nonzero().squeeze(1)
+            if len(unbroken):
+                too_soon = goal[unbroken].broken(half(trace.x_adv[unbroken]))
+                queries[unbroken] += 1
+                if len(trace.loss):  # bfloat16 may round otherwise among other images: who was not asked last had left
+                    too_soon |= trace.loss[-1, unbroken].isnan()
+                unbroken = unbroken[too_soon]
+        if not len(unbroken):
+            return replace(trace, queries=queries)
+        again = self._attack(seen, x[unbroken], goal[unbroken])
+        x_adv, zero = trace.x_adv.clone(), trace.zero_gradient.clone()
+        x_adv[unbroken] = again.x_adv
+        queries[unbroken] += again.queries
+        zero[unbroken] |= again.zero_gradient
         return Trace(x_adv, queries, trace.loss, zero)
 
 
