@@ -24,7 +24,7 @@ from attacks.losses import DLR, CrossEntropy, Loss, Margin
 from attacks.pgd import PGD
 from attacks.shown import Model, input_gradient
 from attacks.square import Square
-from attacks.views import Exact, Frozen, Oblivious, StraightThrough, Surrogate, View
+from attacks.views import Exact, Frozen, Oblivious, StraightThrough, Surrogate, View, Voted
 
 __all__ = [
     "APGD",
@@ -73,6 +73,7 @@ __all__ = [
     "TargetedAPGD",
     "Trace",
     "View",
+    "Voted",
     "Worst",
     "evaluating",
     "input_gradient",

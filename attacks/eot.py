@@ -5,6 +5,7 @@ from torch import Tensor
 
 from attacks.shown import Divisible, Model, Piece, Wrapper
 from defenses.randomness import has_shared_draws
+from defenses.voting import in_parts
 
 
 class EOT(Wrapper):
@@ -42,9 +43,9 @@ class EOT(Wrapper):
     def pieces(self, batch: int) -> list[Piece]:
         """All draws, in passes of at most `most_images` images."""
         at_once = 1 if self.one_by_one else max(1, self.most_images // max(batch, 1))
-        pieces = [Piece(self._answer(n), n) for n in _parts(self.draws, at_once)]
+        pieces = [Piece(self._answer(n), n) for n in in_parts(self.draws, at_once)]
         more = max(0, self.votes - self.draws)
-        return pieces + [Piece(self._answer(n), n, differentiable=False) for n in _parts(more, at_once)]
+        return pieces + [Piece(self._answer(n), n, differentiable=False) for n in in_parts(more, at_once)]
 
     def _answer(self, draws: int) -> Model:
         def answer(x: Tensor) -> Tensor:
@@ -53,9 +54,3 @@ class EOT(Wrapper):
             return logits.reshape(draws, len(x), logits.shape[-1])
 
         return answer
-
-
-def _parts(whole: int, most: int) -> list[int]:
-    """`whole` in parts of nearly the same size, each at most `most`."""
-    number = -(-whole // most)
-    return [whole // number + (part < whole % number) for part in range(number)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attacks.shown import Model, Wrapper
 from defenses.channels import Channel, standing_in
 from defenses.randomness import Stream, frozen, has_shared_draws, is_random, silenced
+from defenses.voting import Vote
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,30 @@ class Frozen(View):
     def of(self, model: Model) -> Model:
         """See `View`."""
         return _FrozenModel(model, self.seed)
+
+
+@dataclass(frozen=True)
+class Voted(View):
+    """A random model's mean probability over passes, the smoothed classifier that SmoothAdv attacks (1906.04584).
+
+    Its cross entropy is that of the mean; `EOT` follows the mean of the draws' cross entropies.
+
+    Args:
+        votes: passes behind one answer.
+        most_images: most images in one pass.
+    """
+
+    votes: int
+    most_images: int = 256
+
+    def __post_init__(self) -> None:
+        Vote(nn.Identity(), self.votes, "probabilities", self.most_images)  # refuses what is impossible
+
+    def of(self, model: Model) -> Model:
+        """See `View`."""
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"Voted takes a model that is a module, got {type(model).__name__}")
+        return Vote(model, self.votes, "probabilities", self.most_images)
 
 
 class _Seen(Wrapper):

@@ -11,11 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.names import UsageError, changed, number, recipes, resolve, suites, unknown
+from cli.names import UsageError, changed, number_in, recipes, resolve, suites, unknown
 from cli.processes import no_survivors, slurm_job, trainer_of
 from cli.quiet import hush
-from cli.runs import checkpoint_in
-from cli.targets import Target, from_run, from_weights, refusing
+from cli.targets import Target, refusing, target_of
 from cli.train import guarded
 
 if TYPE_CHECKING:
@@ -101,12 +100,12 @@ class Settings:
         return cls(
             words=tuple(words),
             suite=_suite(taken.get("--suite", "pgd")),
-            eps=_number(taken, "--eps", float, 0),
-            n=_number(taken, "--n", int, 1),
-            draws=_number(taken, "--draws", int, 1),
+            eps=number_in(taken, "--eps", float, 0),
+            n=number_in(taken, "--n", int, 1),
+            draws=number_in(taken, "--draws", int, 1),
             split=split,
-            batch_size=_number(taken, "--batch_size", int, 1) or 250,
-            seed=_number(taken, "--seed", int, 0) or 0,
+            batch_size=number_in(taken, "--batch_size", int, 1) or 250,
+            seed=number_in(taken, "--seed", int, 0) or 0,
             early_exit=early_exit == "true",
             out=Path(taken["--out"]) if "--out" in taken else None,
         )
@@ -122,20 +121,6 @@ def _suite(name: str) -> Path | None:
     raise UsageError(unknown("suite", name, [*suites(), "none"], "see configs/suites"))
 
 
-def _number(taken: dict[str, str], option: str, kind: Any, least: int) -> Any:
-    if option not in taken:
-        return None
-    given = taken[option]
-    try:
-        value = kind(number(given))
-    except ValueError:
-        value = None
-    if value is None or not least <= value < float("inf"):
-        what = "a whole number" if kind is int else "a number such as 0.031 or 8/255,"
-        raise UsageError(f"{option} takes {what} >= {least}, got '{given}'")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run evaluate.py; returns its exit code: 0 done, 2 wrong input, 1 stopped by a failure, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -148,16 +133,8 @@ def _main(words: list[str]) -> None:
         return
     hush()
     invocation = resolve(words, take=_TAKEN)
-    places = [word for word in invocation.options if not word.startswith("--")]
-    invocation.options = [word for word in invocation.options if word.startswith("--")]
     settings = Settings.of(words, invocation.taken)
-    weights = invocation.taken.get("--weights")
-    if len(places) + (weights is not None) != 1:
-        raise UsageError("give one run folder or checkpoint, or --weights FILE --model RECIPE; see --help")
-    if weights is None:
-        target = from_run(checkpoint_in(Path(places[0]), prefer="best"), invocation)
-    else:
-        target = from_weights(Path(weights), invocation)
+    target = target_of(invocation)
     evaluate(target, settings)
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -180,3 +181,22 @@ def number(value: str) -> str:
     if match is None or float(match[2]) == 0:
         return value
     return repr(float(match[1]) / float(match[2]))
+
+
+def number_in(taken: dict[str, str], option: str, kind: Any, least: int) -> Any:
+    """The value of an option as an int or a float, fractions such as 8/255 included; None if it was not given.
+
+    Raises:
+        UsageError: it is no such number, or below `least`.
+    """
+    if option not in taken:
+        return None
+    given = taken[option]
+    try:
+        value = kind(number(given))
+    except ValueError:
+        value = None
+    if value is None or not least <= value < float("inf"):
+        what = "a whole number" if kind is int else "a number such as 0.031 or 8/255,"
+        raise UsageError(f"{option} takes {what} >= {least}, got '{given}'")
+    return value

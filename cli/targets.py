@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.names import Invocation, UsageError, recipes
-from cli.runs import folder_of
+from cli.runs import checkpoint_in, folder_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,22 @@ class Target:
         """Images in [0, 1] -> logits."""
         network: nn.Module = self.cli.model.network
         return network
+
+
+def target_of(invocation: Invocation) -> Target:
+    """The network that a command line names, as a run or checkpoint, or as weights and their recipe.
+
+    Raises:
+        UsageError: it names none, two, or one that is not there.
+    """
+    places = [word for word in invocation.options if not word.startswith("--")]
+    invocation.options = [word for word in invocation.options if word.startswith("--")]
+    weights = invocation.taken.get("--weights")
+    if len(places) + (weights is not None) != 1:
+        raise UsageError("give one run folder or checkpoint, or --weights FILE --model RECIPE; see --help")
+    if weights is not None:
+        return from_weights(Path(weights), invocation)
+    return from_run(checkpoint_in(Path(places[0]), prefer="best"), invocation)
 
 
 def from_run(checkpoint: Path, invocation: Invocation) -> Target:

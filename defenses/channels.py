@@ -4,12 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-
-from defenses.randomness import drawn_for, is_silenced, normal_like, uniform_like
 
 # What takes the place of a channel's own `transform`: (channel, images) -> images.
 StandIn = Callable[["Channel", Tensor], Tensor]
@@ -43,6 +41,17 @@ class Channel(nn.Module, ABC):
         """The values of `transform` with the derivative of the identity (Athalye et al. 2018, 1802.00420)."""
         through: Tensor = _StraightThrough.apply(x, self.transform)
         return through
+
+    def expected_l2(self, shape: Sequence[int]) -> float | None:
+        """How far an image moves: the root mean square of ||channel(x) - x||_2 over the draws.
+
+        Args:
+            shape: of one image, [C, H, W].
+
+        Returns:
+            The distance in pixels of [0, 1]; None where it depends on the image.
+        """
+        return None
 
 
 @contextmanager
@@ -81,83 +90,49 @@ class Identity(Channel):
         """See `Channel`."""
         return x
 
+    def expected_l2(self, shape: Sequence[int]) -> float:
+        """0."""
+        return 0.0
 
-class ColourDepth(Channel):
-    """CD: every pixel rounded to one of 2^bits values.
+
+class Chain(Channel):
+    """Channels one after the other as one channel: the papers' CD+FC is `Chain([ColourDepth(4), FFTCompression(50)])`.
+
+    An attacker who replaces channels replaces it as a whole. One who only works around missing derivatives gets the
+    exact derivative of each member that has one and passes straight through the others: as with the members in a row.
 
     Args:
-        bits: per colour, 1 to 8.
+        channels: in the order in which images pass through them; none is the identity.
     """
 
-    differentiable = False
-
-    def __init__(self, bits: int) -> None:
+    def __init__(self, channels: Sequence[Channel]) -> None:
         super().__init__()
-        if bits not in range(1, 9):
-            raise ValueError(f"bits must be a whole number from 1 to 8, got {bits}")
-        self.bits = bits
+        self.channels = nn.ModuleList(channels)
+        self.random = any(channel.random for channel in channels)
+        self.shared = any(channel.random and channel.shared for channel in channels)
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        """Whether all members are; always while somebody stands in, when `transform` goes round those that are not."""
+        return _STAND_IN.get() is not None or all(channel.differentiable for channel in self._members())
 
     def transform(self, x: Tensor) -> Tensor:
         """See `Channel`."""
-        steps = 2**self.bits - 1
-        return (x * steps).round() / steps
+        attacked = _STAND_IN.get() is not None
+        for channel in self._members():
+            # Not `channel(x)`: whoever stands in has been asked about the whole chain.
+            around = attacked and not channel.differentiable
+            x = channel.straight_through(x) if around else channel.transform(x)
+        return x
 
-    def extra_repr(self) -> str:
-        """The setting, for `print(model)`."""
-        return f"bits={self.bits}"
+    def expected_l2(self, shape: Sequence[int]) -> float | None:
+        """See `Channel`; known if at most one member changes images."""
+        distances = [channel.expected_l2(shape) for channel in self._members()]
+        moved = [distance for distance in distances if distance != 0] or [0.0]
+        return moved[0] if len(moved) == 1 else None
 
-
-class AdditiveNoise(Channel):
-    """x + noise of mean 0, independent per pixel, without clipping; the gradient passes unchanged.
-
-    Args:
-        std: standard deviation in pixels of [0, 1], >= 0. The papers' "sigma" is another scale.
-    """
-
-    def __init__(self, std: float) -> None:
-        super().__init__()
-        if not 0 <= std < float("inf"):
-            raise ValueError(f"std must be a finite number >= 0, got {std}")
-        self.std = std
-        self.random = std > 0
-
-    def transform(self, x: Tensor) -> Tensor:
-        """See `Channel`."""
-        return x + self.std * self.draw(drawn_for(x)) if self.random and not is_silenced() else x
-
-    @abstractmethod
-    def draw(self, x: Tensor) -> Tensor:
-        """Noise of standard deviation 1, like x."""
-
-    def extra_repr(self) -> str:
-        """The setting, for `print(model)`."""
-        return f"std={self.std}"
-
-
-class Gauss(AdditiveNoise):
-    """Gaussian noise."""
-
-    def draw(self, x: Tensor) -> Tensor:
-        """See `AdditiveNoise`."""
-        return normal_like(x)
-
-
-class Uniform(AdditiveNoise):
-    """Uniform noise; of half-width sqrt(3) std."""
-
-    def draw(self, x: Tensor) -> Tensor:
-        """See `AdditiveNoise`."""
-        return (2 * uniform_like(x) - 1) * 3**0.5
-
-
-class Laplace(AdditiveNoise):
-    """Laplace noise; of scale b = std / sqrt(2)."""
-
-    def draw(self, x: Tensor) -> Tensor:
-        """See `AdditiveNoise`."""
-        side = 2 * uniform_like(x) - 1  # in [-1, 1), so that the tail is finite but at exactly -1
-        tail = (1 - side.abs()).clamp_min(torch.finfo(x.dtype).tiny)
-        return -side.sign() * tail.log() / 2**0.5
+    def _members(self) -> Iterator[Channel]:
+        return cast(Iterator[Channel], iter(self.channels))
 
 
 class _StraightThrough(torch.autograd.Function):

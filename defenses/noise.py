@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from defenses.randomness import drawn_for, is_silenced, normal_like
+from defenses.randomness import centred_uniform_like, drawn_for, is_silenced, laplace_like, normal_like
 
 
 class Noise(nn.Module, ABC):
@@ -31,11 +31,13 @@ class Noise(nn.Module, ABC):
     def perturb(self, x: Tensor) -> Tensor:
         """`x` with a fresh draw."""
 
+    @abstractmethod
+    def level(self, x: Tensor) -> float:
+        """Standard deviation, in the units of `x`, of the noise that `perturb` would add to it."""
 
-class GaussianNoise(Noise):
-    """x + N(0, std^2), independent per element; the gradient passes unchanged.
 
-    RobustNet's noise (Liu et al. 2018, Random Self-Ensemble; EEPD section 3.5).
+class AbsoluteNoise(Noise):
+    """x + noise of mean 0 and one absolute level, independent per element; the gradient passes unchanged.
 
     Args:
         std: standard deviation in the units of the tensor, >= 0: before the first convolution pixels in [0, 1], or
@@ -44,18 +46,54 @@ class GaussianNoise(Noise):
 
     def __init__(self, std: float) -> None:
         super().__init__()
-        self.std = _level("std", std)
+        self.std = at_least_0("std", std)
         self.random = std > 0
 
     def perturb(self, x: Tensor) -> Tensor:
         """`x` with a fresh draw."""
-        noise = normal_like(x if self.shared else drawn_for(x), self.std)
-        # In place: a second tensor of this size would cost a tenth of the draw.
-        return noise.add_(x) if noise.shape == x.shape else noise + x
+        return x + self.draw(x if self.shared else drawn_for(x))
+
+    def level(self, x: Tensor) -> float:
+        """See `Noise`."""
+        return self.std
+
+    @abstractmethod
+    def draw(self, x: Tensor) -> Tensor:
+        """Noise of standard deviation `std`, like x."""
 
     def extra_repr(self) -> str:
         """The level, for `print(model)`."""
         return f"std={self.std}"
+
+
+class GaussianNoise(AbsoluteNoise):
+    """x + N(0, std^2): RobustNet's noise (Liu et al. 2018, Random Self-Ensemble; EEPD section 3.5)."""
+
+    def perturb(self, x: Tensor) -> Tensor:
+        """`x` with a fresh draw."""
+        noise = self.draw(x if self.shared else drawn_for(x))
+        # In place: a second tensor of this size would cost a tenth of the draw.
+        return noise.add_(x) if noise.shape == x.shape else noise + x
+
+    def draw(self, x: Tensor) -> Tensor:
+        """See `AbsoluteNoise`."""
+        return normal_like(x, self.std)
+
+
+class UniformNoise(AbsoluteNoise):
+    """x + U[-a, a) of half-width a = sqrt(3) std, in place of RobustNet's Gaussian (EEPD section 3.5)."""
+
+    def draw(self, x: Tensor) -> Tensor:
+        """See `AbsoluteNoise`."""
+        return centred_uniform_like(_in_full(x), self.std).to(x.dtype)
+
+
+class LaplaceNoise(AbsoluteNoise):
+    """x + Laplace noise of scale b = std / sqrt(2), in place of RobustNet's Gaussian (EEPD section 3.5)."""
+
+    def draw(self, x: Tensor) -> Tensor:
+        """See `AbsoluteNoise`."""
+        return laplace_like(_in_full(x), self.std).to(x.dtype)
 
 
 class ScaledNoise(Noise):
@@ -70,11 +108,15 @@ class ScaledNoise(Noise):
 
     def __init__(self, alpha: float = 0.25) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.tensor(float(_level("alpha", alpha))))
+        self.alpha = nn.Parameter(torch.tensor(float(at_least_0("alpha", alpha))))
 
     def perturb(self, x: Tensor) -> Tensor:
         """`x` with a fresh draw."""
         return torch.addcmul(x, self.alpha * x.detach().std(), normal_like(x if self.shared else drawn_for(x)))
+
+    def level(self, x: Tensor) -> float:
+        """See `Noise`."""
+        return float(self.alpha.detach().abs() * x.detach().std())
 
 
 class SharedScaledNoise(ScaledNoise):
@@ -89,7 +131,17 @@ class SharedGaussianNoise(GaussianNoise):
     shared = True
 
 
-def _level(name: str, value: float) -> float:
+def at_least_0(name: str, value: float) -> float:
+    """`value`, if it can be the level of a noise.
+
+    Raises:
+        ValueError: it is negative, infinite or NaN.
+    """
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be a finite number >= 0, got {value}")
     return value
+
+
+def _in_full(x: Tensor) -> Tensor:
+    """`x` or a stand-in in float32: numbers of 8 or 11 bits are too coarse to draw uniformly, their mean is not 0."""
+    return x if x.dtype in (torch.float32, torch.float64) else torch.empty_like(x, dtype=torch.float32)

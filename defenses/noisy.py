@@ -4,16 +4,17 @@ The keys of the state dict stay those of the network behind the prefix `network.
 `input_noise` of the noisy layer, noise on parameters in PyTorch's parametrizations.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from defenses.depth import Depth, over_depth
 from defenses.noise import GaussianNoise, Noise, ScaledNoise, SharedGaussianNoise, SharedScaledNoise
 
 SKIP_PATHS = ("downsample", "shortcut", "skip")  # names of residual branches in torchvision and its kin
+Placement = Literal["first", "papers_vgg"]
 
 
 class Noisy(nn.Module):
@@ -41,12 +42,16 @@ class RobustNet(Noisy):
         inner: noise before each other convolution; every layer gets a copy of its own. Level 0 puts noise into the
             first layer only.
         skip_paths: a convolution with one of these words in its name (case ignored) stays clean.
+        depth: how the level of the inner noise goes from that of `inner` to `last`, see `over_depth`.
+        last: standard deviation before the last convolution, >= 0; None where depth is constant.
+        placement: "papers_vgg" puts `init` before the second convolution and `inner` before all others, the image
+            included. So do the released VGG-16 of EEPD and of Liu et al., in which "0.2 0.1" is 0.1 on the image.
 
     Attributes:
-        noise_levels: standard deviations "init" and "inner"; None where the noise has another kind of level.
+        noise_levels: standard deviations "init" and "inner"; None where there is not one such number.
 
     Raises:
-        ValueError: the network has no convolution.
+        ValueError: the network has too few convolutions, or the levels do not make a schedule.
     """
 
     def __init__(
@@ -55,14 +60,31 @@ class RobustNet(Noisy):
         init: Noise | None = None,
         inner: Noise | None = None,
         skip_paths: Sequence[str] = SKIP_PATHS,
+        depth: Depth = "constant",
+        last: float | None = None,
+        placement: Placement = "first",
     ) -> None:
         super().__init__(network)
+        if placement not in get_args(Placement):
+            raise ValueError(f"placement must be one of {', '.join(get_args(Placement))}, got {placement}")
         init, inner = init or GaussianNoise(0.2), inner or GaussianNoise(0.1)
-        self.noise_levels = {"init": getattr(init, "std", None), "inner": getattr(inner, "std", None)}
-        first, *others = _layers(network, (nn.Conv2d,), skip_paths)
-        add_input_noise(first, init)
-        for layer in others:
-            add_input_noise(layer, copy.deepcopy(inner))
+        self.depth, self.last, self.placement = depth, last, placement
+        self.noise_levels = {
+            "init": getattr(init, "std", None),
+            "inner": getattr(inner, "std", None) if depth == "constant" else None,
+        }
+        layers = list(_layers(network, (nn.Conv2d,), skip_paths))
+        if placement == "papers_vgg" and len(layers) == 1:
+            raise ValueError("placement papers_vgg needs two convolutions, got a network with one")
+        inners = over_depth(inner, depth, last, len(layers) - 1)
+        add_input_noise(layers.pop(1 if placement == "papers_vgg" else 0), init)
+        for layer, noise in zip(layers, inners, strict=True):
+            add_input_noise(layer, noise)
+
+    def extra_repr(self) -> str:
+        """How the noise is placed, for `print(model)`."""
+        last = "" if self.last is None else f", last={self.last}"
+        return f"depth={self.depth}{last}, placement={self.placement}"
 
 
 class PNIWeights(Noisy):

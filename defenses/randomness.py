@@ -9,7 +9,7 @@ Outside of any stream PyTorch's default generators are used, as everywhere else.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,7 +22,12 @@ from torch import Tensor, nn
 # behind it. A large draw is therefore split into this many fixed parts, each with a generator of its own. The number
 # does not depend on the threads at hand, so neither do the values.
 LANES = 8
+# (part to be filled, generator or None for PyTorch's own) -> whatever.
+Fill = Callable[[Tensor, torch.Generator | None], object]
 _PARALLEL_FROM = 1 << 17  # below this many values a thread costs more than it saves
+# Draws that are worked on further go through the cache in parts. The size is below that from which PyTorch would split
+# each operation among threads, which are busy with other lanes.
+_BLOCK = 30_000
 _SEEDS = 1 << 32  # the Mersenne twister is seeded with 32 bits; more would be ignored silently
 
 
@@ -122,12 +127,25 @@ def _parts(model: object) -> Iterator[object]:
 
 def normal_like(x: Tensor, std: float = 1.0) -> Tensor:
     """Draws from N(0, std^2) of the shape, dtype, device and memory format of `x`, independent per element."""
-    # A tensor made in inference mode could not be filled by the worker threads.
-    with torch.inference_mode(False), torch.no_grad():
-        draws = torch.empty_like(x, requires_grad=False)
-        # In memory order: drawing straight into a channels_last tensor takes PyTorch's slow path on a CPU.
-        _fill_normal(draws.as_strided((draws.numel(),), (1,)), std)
-    return draws
+    return _drawn_like(x, lambda part, generator: part.normal_(std=std, generator=generator))
+
+
+def centred_uniform_like(x: Tensor, std: float = 1.0) -> Tensor:
+    """Draws of mean 0 from U[-a, a), a = sqrt(3) std, otherwise as `normal_like`."""
+    half = 3**0.5 * std
+    return _drawn_like(x, lambda part, generator: part.uniform_(-half, half, generator=generator))
+
+
+def laplace_like(x: Tensor, std: float = 1.0) -> Tensor:
+    """Draws from the Laplace law of mean 0 and scale b = std / sqrt(2), otherwise as `normal_like`."""
+
+    def fill(part: Tensor, generator: torch.Generator | None) -> Tensor:
+        # Odd multiples of eps / 4 in (-1/2, 1/2): symmetric, and no logarithm of 0.
+        side = part.uniform_(generator=generator).sub_(0.5 - torch.finfo(part.dtype).eps / 4)
+        size = side.abs().mul_(-2).add_(1).log_()
+        return side.sign_().mul_(size.mul_(-std / 2**0.5))
+
+    return _drawn_like(x, fill, _BLOCK)
 
 
 def uniform_like(x: Tensor) -> Tensor:
@@ -137,26 +155,46 @@ def uniform_like(x: Tensor) -> Tensor:
     return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
-def _fill_normal(flat: Tensor, std: float) -> None:
+def _drawn_like(x: Tensor, fill: Fill, block: int | None = None) -> Tensor:
+    # A tensor made in inference mode could not be filled by the worker threads.
+    with torch.inference_mode(False), torch.no_grad():
+        draws = torch.empty_like(x, requires_grad=False)
+        # In memory order: drawing straight into a channels_last tensor takes PyTorch's slow path on a CPU.
+        flat = draws.as_strided((draws.numel(),), (1,))
+        _fill(flat, fill if block is None or flat.device.type != "cpu" else _by_blocks(fill, block))
+    return draws
+
+
+def _by_blocks(fill: Fill, block: int) -> Fill:
+    def fill_blocks(part: Tensor, generator: torch.Generator | None) -> None:
+        for piece in torch.split(part, block):
+            fill(piece, generator)
+
+    return fill_blocks
+
+
+def _fill(flat: Tensor, fill: Fill) -> None:
     stream = _STREAM.get()
     if stream is None:
-        flat.normal_(std=std)
+        fill(flat, None)
     elif flat.device.type != "cpu" or flat.numel() < _PARALLEL_FROM:
-        flat.normal_(std=std, generator=stream.generator(flat.device))
+        fill(flat, stream.generator(flat.device))
     else:
-        _fill_lanes(flat, std, [stream.generator(flat.device, lane) for lane in range(LANES)])
+        _fill_lanes(flat, fill, [stream.generator(flat.device, lane) for lane in range(LANES)])
 
 
-def _fill_lanes(flat: Tensor, std: float, generators: list[torch.Generator]) -> None:
+def _fill_lanes(flat: Tensor, fill: Fill, generators: list[torch.Generator]) -> None:
     lanes = list(zip(flat.chunk(LANES), generators, strict=True))
     threads = min(torch.get_num_threads(), LANES)
 
-    def fill(start: int) -> None:
-        for part, generator in lanes[start::threads]:
-            part.normal_(std=std, generator=generator)
+    def fill_from(start: int) -> None:
+        # Gradient mode and inference mode are a thread's own.
+        with torch.inference_mode(False), torch.no_grad():
+            for part, generator in lanes[start::threads]:
+                fill(part, generator)
 
-    others = [_workers(threads).submit(fill, start) for start in range(1, threads)]
-    fill(0)
+    others = [_workers(threads).submit(fill_from, start) for start in range(1, threads)]
+    fill_from(0)
     for other in others:
         other.result()
 

@@ -3,16 +3,23 @@
 from evaluation.judge import Verdict, examine, judge
 from evaluation.numbers import Summary, format_table, markdown_table, summarise, wilson, write_results
 from evaluation.records import Batch, Records
+from evaluation.smoothing import Certificate, CertifiedAccuracy, Smoothing, certified_accuracy, certify, smoothing_base
 
 __all__ = [
     "Batch",
+    "Certificate",
+    "CertifiedAccuracy",
     "Records",
+    "Smoothing",
     "Summary",
     "Verdict",
+    "certified_accuracy",
+    "certify",
     "examine",
     "format_table",
     "judge",
     "markdown_table",
+    "smoothing_base",
     "summarise",
     "wilson",
     "write_results",

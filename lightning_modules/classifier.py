@@ -1,7 +1,5 @@
 """Clean training of any network, deterministic or random, with robust accuracy on the validation images."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,42 +7,14 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD
-from torch.optim.lr_scheduler import MultiStepLR
 
 from attacks import PGD, Attack, Linf
-from defenses import Noise, Stream, drawing_from, silenced
+from defenses import Stream, drawing_from, silenced
 from lightning_modules.metrics import CountedAccuracy
+from lightning_modules.schedule import Schedule
 
 # EEPD section 4 and protocols of its figure 4: literals 0.031 and 0.01, not 8/255 and 2/255.
 PAPER_PGD7 = PGD(Linf(0.031), step_size=0.01, steps=7)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """SGD as in the papers' ResNet-20 runs; all epochs are those of a full run and shrink with a shorter one.
-
-    Asked for 6 epochs instead of 160, the learning rate drops after 3 and 4.5 epochs instead of 80 and 120.
-
-    Args:
-        lr: learning rate at the start.
-        momentum: of Nesterov's kind.
-        weight_decay: on all parameters but the learned strengths of noise (PNI's alphas).
-        epochs: length of a full run, which the other numbers refer to.
-        milestones: epochs after which the learning rate is multiplied by gamma.
-        gamma: that factor.
-    """
-
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    epochs: int = 160
-    milestones: tuple[float, ...] = (80, 120)
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0 or self.epochs <= 0:
-            raise ValueError(f"a schedule takes lr > 0 and epochs > 0, got {self.lr} and {self.epochs}")
 
 
 class Classifier(pl.LightningModule):
@@ -85,8 +55,12 @@ class Classifier(pl.LightningModule):
         logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         return logits
 
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """What a training step does: here a loss, on which Lightning takes one step afterwards."""
+        return self.loss(x, y)
+
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """What a training step descends on; the one method that defines a way of training."""
+        """What a training step descends on; the one method that defines most ways of training."""
         logits = self(x)
         self.count("train/clean", self.train_clean, logits, y)
         return F.cross_entropy(logits, y)
@@ -105,10 +79,10 @@ class Classifier(pl.LightningModule):
         torch.manual_seed(Stream.named(self.seed, "other layers", index=step).seed)
         with drawing_from(Stream.named(self.seed, "train", index=step)):
             if self.noise_in_training:
-                loss = self.loss(x, y)
+                loss = self.learn(x, y)
             else:
                 with silenced():
-                    loss = self.loss(x, y)
+                    loss = self.learn(x, y)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, sync_dist=True, batch_size=len(y))
         return loss
 
@@ -127,19 +101,25 @@ class Classifier(pl.LightningModule):
             self.log("val/robust", self.val_robust, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD with Nesterov momentum, the learning rate dropping at the milestones in proportion."""
-        groups = parameter_groups(self.network, self.schedule.weight_decay)
-        optimizer = SGD(groups, lr=self.schedule.lr, momentum=self.schedule.momentum, nesterov=True)
-        milestones = [self.step_of_epoch(epoch) for epoch in self.schedule.milestones]
-        scheduler = MultiStepLR(optimizer, milestones, gamma=self.schedule.gamma)
+        """The optimiser of the schedule, its learning rate in proportion to the length of this run."""
+        optimizer = self.schedule.optimizer(self.network)
+        scheduler = self.schedule.scheduler(optimizer, self.total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def step_of_epoch(self, epoch: float) -> int:
-        """The optimiser step of this run that stands for `epoch` epochs of a full run."""
+    def total_steps(self) -> int:
+        """How many optimiser steps this run will take.
+
+        Raises:
+            ValueError: the run has no end.
+        """
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("the schedule needs an end: give --trainer.max_epochs or --trainer.max_steps")
-        return round(steps * epoch / self.schedule.epochs)
+        return int(steps)
+
+    def step_of_epoch(self, epoch: float) -> int:
+        """The optimiser step of this run that stands for `epoch` epochs of a full run."""
+        return round(self.total_steps() * epoch / self.schedule.epochs)
 
     def _val_batch_size(self) -> int:
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -147,13 +127,3 @@ class Classifier(pl.LightningModule):
             return int(data.val_batch_size)
         loader: Any = self.trainer.val_dataloaders
         return int(loader.batch_size)
-
-
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """All parameters, those that belong to noise without weight decay (PNI's alphas would only be shrunk to 0)."""
-    of_noise = {id(p) for part in network.modules() if isinstance(part, Noise) for p in part.parameters()}
-    parameters: Iterable[nn.Parameter] = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if id(p) not in of_noise], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) in of_noise], "weight_decay": 0.0},
-    ]

@@ -25,8 +25,10 @@ def test_the_source_is_on_top(recipe):
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_recipe_trains_and_is_evaluated(recipe, train, evaluate, tmp_path):
     words = []
-    if "attack:" in recipes()[recipe].read_text():
-        words = ["--model.attack.steps", "1", "--model.warmup_epochs", "0"]
+    settings = yaml.safe_load(recipes()[recipe].read_text())["model"]["init_args"]
+    if "attack" in settings:
+        nested = settings["attack"]["class_path"] == "attacks.Adversary"
+        words = ["--model.attack.attack.steps" if nested else "--model.attack.steps", "1", "--model.warmup_epochs", "0"]
     if "imagenet" in recipe:  # its normalisation has three channels
         words += ["--model.network.network.mean", "[0.5]", "--model.network.network.std", "[0.2]"]
     elif recipe == "plain_normalized":

@@ -1,104 +1,89 @@
-"""Channels: what they do to pixels, what their gradients are, how they stand in a model."""
+"""How channels stand in a model, alone and as a chain, and how an attacker sees them there."""
+
+import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from scipy import stats
+import yaml
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
+from attacks.views import Exact, Oblivious, StraightThrough, Surrogate, View
 from defenses import (
+    Brightness,
+    Chain,
     Channel,
     ColourDepth,
     Defended,
+    FFTCompression,
     Gauss,
     Identity,
+    InverseFFTCompression,
     Laplace,
+    PapersLaplace,
     Stream,
+    SVDCompression,
     Uniform,
     drawing_from,
+    has_shared_draws,
     is_random,
-    silenced,
     standing_in,
 )
 
-NOISE: dict[type[Channel], tuple[str, tuple[float, ...]]] = {
-    # With standard deviation 0.1: scipy's name and its parameters.
-    Gauss: ("norm", (0, 0.1)),
-    Uniform: ("uniform", (-0.1 * 3**0.5, 0.2 * 3**0.5)),
-    Laplace: ("laplace", (0, 0.1 / 2**0.5)),
+
+class Times(Channel):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def transform(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class SharedNoise(Gauss):
+    shared = True
+
+
+class Cubes(nn.Module):
+    """Logits whose derivative depends on where it is taken."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x**3).flatten(1)
+
+
+# What stands behind one another in the papers, and a chain in a chain.
+CHAINS: dict[str, Callable[[], list[Channel]]] = {
+    "CD+FC": lambda: [ColourDepth(4), FFTCompression(50)],
+    "FC+CD": lambda: [FFTCompression(50, "corner_disks"), ColourDepth(4)],
+    "CD+uniform": lambda: [ColourDepth(4), Uniform(0.02)],
+    "FC+uniform": lambda: [FFTCompression(50), Uniform(0.02)],
+    "nested": lambda: [Times(0.5), Chain([ColourDepth(3), Chain([Times(3.0)])]), SVDCompression(50)],
+    "none": list,
 }
+VIEWS: list[View] = [
+    Exact(),
+    StraightThrough(),
+    StraightThrough(everywhere=True),
+    StraightThrough(at_image=True),
+    Surrogate(Times(0.25)),
+    Surrogate(Laplace(0.1), everywhere=True),
+    Oblivious(),
+]
+
+every_chain = pytest.mark.parametrize("name", CHAINS)
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_colour_depth_has_as_many_values_as_its_bits_say(bits: int) -> None:
-    x = torch.linspace(0, 1, 100_001, dtype=torch.float64).view(1, 1, 1, -1)
-    y = ColourDepth(bits)(x)
-    assert len(y.unique()) == 2**bits
-    assert (y.min(), y.max()) == (0, 1)
-    assert (y - x).abs().max() <= 0.5 / (2**bits - 1) + 1e-12
-    assert torch.equal(ColourDepth(bits)(y), y)
-
-
-def test_eight_bits_are_those_of_a_file() -> None:
-    x = torch.arange(256, dtype=torch.float64).view(1, 1, 16, 16) / 255
-    torch.testing.assert_close(ColourDepth(8)(x), x)
-
-
-@pytest.mark.parametrize("kind", NOISE)
-def test_noise_is_of_its_distribution(kind: type[Channel]) -> None:
-    x = torch.full((4, 1, 100, 100), 0.5, dtype=torch.float64)
-    with drawing_from(Stream(0)):
-        noise = (kind(0.1)(x) - x).flatten()
-    name, parameters = NOISE[kind]
-    # Error probability 1e-6.
-    assert stats.kstest(noise.numpy(), name, args=parameters).pvalue > 1e-6
-    # Five standard errors; the largest fourth moment is that of Laplace, 6 std^4.
-    assert abs(float(noise.std()) / 0.1 - 1) < 5 * (5 / 4 / len(noise)) ** 0.5
-
-
-@pytest.mark.parametrize("kind", NOISE)
-def test_noise_is_fresh_unless_silenced_and_absent_at_level_0(kind: type[Channel]) -> None:
-    x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    channel = kind(0.1).eval()
-    with drawing_from(Stream(0)):
-        first, second = channel(x), channel(x)
-    assert not torch.equal(first, second)
-    assert (first.shape, first.dtype) == (x.shape, x.dtype)
-    assert is_random(channel)
-    assert not is_random(kind(0.0))
-    assert torch.equal(kind(0.0)(x), x)
-    with silenced():
-        assert torch.equal(channel(x), x)
-
-
-@pytest.mark.parametrize("channel", [Identity(), Gauss(0.1), Uniform(0.1), Laplace(0.1)], ids=str)
-def test_the_exact_gradient_of_additive_noise_is_the_identity(channel: Channel) -> None:
-    x = torch.rand(2, 1, 3, 3, requires_grad=True)
-    weight = torch.rand_like(x)
-    (gradient,) = torch.autograd.grad((channel(x) * weight).sum(), x)
-    assert torch.equal(gradient, weight)
-
-
-def test_rounding_has_no_gradient_but_straight_through() -> None:
-    x = torch.rand(2, 1, 3, 3, requires_grad=True)
-    weight, channel = torch.rand_like(x), ColourDepth(3)
-    (gradient,) = torch.autograd.grad((channel(x) * weight).sum(), x)
-    assert not gradient.any()
-    through = channel.straight_through(x)
-    assert torch.equal(through, channel(x))
-    # Of a nonlinear function, the gradient is taken behind the channel.
-    (gradient,) = torch.autograd.grad((through**3 * weight).sum(), x)
-    torch.testing.assert_close(gradient, 3 * channel(x).detach() ** 2 * weight)
+def seen(view: View, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """The answer under a view and its gradient."""
+    x = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    with drawing_from(Stream(1)):
+        answer = view.of(model)(x)
+    (gradient,) = torch.autograd.grad((answer * torch.linspace(0, 1, 48)).sum(), x)
+    return answer, gradient
 
 
 def test_channels_are_passed_in_order_and_can_be_stood_in_for() -> None:
-    class Times(Channel):
-        def __init__(self, factor: float) -> None:
-            super().__init__()
-            self.factor = factor
-
-        def transform(self, x: Tensor) -> Tensor:
-            return x * self.factor
-
     model = Defended(nn.Flatten(), [ColourDepth(1), Times(0.25)])
     x = torch.full((1, 1, 1, 1), 0.7)
     assert model(x).item() == 0.25
@@ -108,14 +93,95 @@ def test_channels_are_passed_in_order_and_can_be_stood_in_for() -> None:
     assert model.network is model.get_submodule("network")
 
 
-@pytest.mark.parametrize("bits", [0, 9, 1.5, -1])
-def test_impossible_bits_are_refused(bits: int) -> None:
-    with pytest.raises(ValueError, match=f"^bits must be a whole number from 1 to 8, got {bits}$"):
-        ColourDepth(bits)
+@every_chain
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+def test_an_attacker_sees_a_chain_as_its_members_in_a_row(view: View, name: str) -> None:
+    if name == "none" and isinstance(view, Surrogate):
+        pytest.skip("nothing to stand in for")
+    row, chain = Defended(Cubes(), CHAINS[name]()), Defended(Cubes(), [Chain(CHAINS[name]())])
+    for in_a_row, chained in zip(seen(view, row), seen(view, chain), strict=True):
+        assert torch.equal(in_a_row, chained)
 
 
-@pytest.mark.parametrize("kind", NOISE)
-@pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf")])
-def test_impossible_levels_are_refused(kind: type[Channel], std: float) -> None:
-    with pytest.raises(ValueError, match=f"^std must be a finite number >= 0, got {std}$"):
-        kind(std)
+@every_chain
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_an_attacker_can_assume_a_chain(name: str, everywhere: bool) -> None:
+    model = Defended(Cubes(), [Brightness(), Gauss(0.5)])
+    assumed = seen(Surrogate(Chain(CHAINS[name]()), everywhere), model)
+    expected = seen(StraightThrough(everywhere), Defended(Cubes(), CHAINS[name]()))
+    for answer, wanted in zip(assumed, expected, strict=True):
+        assert torch.equal(answer, wanted)
+
+
+def test_a_chain_goes_round_its_members_without_a_derivative_only() -> None:
+    x = torch.rand(2, 3, 4, 4, requires_grad=True)
+    compression, depth = FFTCompression(50), ColourDepth(3)
+    model = Defended(Cubes(), [Chain([compression, depth])])
+    (gradient,) = torch.autograd.grad(StraightThrough().of(model)(x).sum(), x)
+    # The compression is a symmetric linear map: the gradient of the network behind the chain goes back through it.
+    torch.testing.assert_close(gradient, compression(3 * depth(compression(x)) ** 2).detach())
+
+
+def test_a_chain_is_what_its_members_are() -> None:
+    quiet = Chain([Identity(), FFTCompression(50)])
+    assert (quiet.random, quiet.shared, quiet.differentiable) == (False, False, True)
+    assert not Chain([FFTCompression(50), ColourDepth(3)]).differentiable
+    loud = Chain([ColourDepth(3), Gauss(0.1)])
+    assert (is_random(loud), has_shared_draws(loud)) == (True, False)
+    assert has_shared_draws(Chain([SharedNoise(0.1), Gauss(0.1)]))
+    assert not is_random(Chain([SharedNoise(0.0)]))
+
+
+def test_distances_are_known_where_one_member_moves_images() -> None:
+    shape = (3, 8, 8)
+    assert Identity().expected_l2(shape) == Chain([]).expected_l2(shape) == 0
+    assert Chain([Identity(), Gauss(0.1)]).expected_l2(shape) == Gauss(0.1).expected_l2(shape)
+    assert Chain([Gauss(0.1), Uniform(0.1)]).expected_l2(shape) is None
+    assert Chain([Gauss(0.0), ColourDepth(3)]).expected_l2(shape) is None
+    assert FFTCompression(50).expected_l2(shape) is None
+
+
+EVERY = [
+    Identity(),
+    ColourDepth(3),
+    Brightness(),
+    FFTCompression(30),
+    InverseFFTCompression(30),
+    SVDCompression(30),
+    Gauss(0.1),
+    Laplace(0.1),
+    Chain([ColourDepth(3), Uniform(0.1)]),
+]
+
+
+@pytest.mark.parametrize("channel", EVERY, ids=lambda channel: type(channel).__name__)
+def test_channels_are_copied_and_have_no_state(channel: Channel) -> None:
+    x = torch.rand(2, 3, 8, 8)
+    with drawing_from(Stream(0)):
+        expected = channel(x)
+    with drawing_from(Stream(0)):
+        assert torch.equal(copy.deepcopy(channel)(x), expected)
+    assert not channel.state_dict()
+
+
+def test_a_defended_network_is_written_in_yaml() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model", type=nn.Module)
+    text = """
+    class_path: defenses.Defended
+    init_args:
+      network: {class_path: torch.nn.Flatten}
+      channels:
+      - class_path: defenses.Chain
+        init_args:
+          channels:
+          - {class_path: defenses.ColourDepth, init_args: {values: 5}}
+          - {class_path: defenses.FFTCompression, init_args: {percent: 50, mask: corner_disks}}
+      - {class_path: defenses.SVDCompression, init_args: {percent: 50}}
+      - {class_path: defenses.Brightness, init_args: {shift: 43}}
+      - {class_path: defenses.PapersLaplace, init_args: {sigma: 0.03}}
+    """
+    model = parser.instantiate(parser.parse_object({"model": yaml.safe_load(text)})).model
+    (depth, fft), svd, brightness, noise = model.channels[0].channels, *model.channels[1:]
+    assert (depth.values, fft.percent, fft.mask, svd.percent, brightness.shift) == (5, 50, "corner_disks", 50, 43)
+    assert noise.std == PapersLaplace(0.03).std

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from defenses import (
     is_random,
     silenced,
 )
+from defenses.depth import Depth
+from defenses.noise import AbsoluteNoise, UniformNoise
 from defenses.randomness import normal_like
 from models import VGG16, Normalized, ResNet18, ResNet20, ResNet50
 
@@ -173,6 +176,78 @@ def test_inner_level_0_is_noise_on_the_image_and_nowhere_else() -> None:
 def test_robustnet_says_its_levels() -> None:
     assert RobustNet(ResNet20()).noise_levels == {"init": 0.2, "inner": 0.1}
     assert RobustNet(ResNet20(), inner=ScaledNoise()).noise_levels == {"init": 0.2, "inner": None}
+
+
+def levels(network: nn.Module, **settings: Any) -> list[float]:
+    """Noise levels in order of definition, to four digits."""
+    noisy = RobustNet(network, **settings)
+    return [round(part.std, 4) for part in noisy.modules() if isinstance(part, AbsoluteNoise)]
+
+
+def four() -> nn.Sequential:
+    return nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(4)))
+
+
+@pytest.mark.parametrize(
+    ("depth", "last", "expected"),
+    [
+        ("constant", None, [0.5, 0.1, 0.1, 0.1]),
+        ("linear", 0.2, [0.5, 0.1, 0.15, 0.2]),
+        ("linear", 0.0, [0.5, 0.1, 0.05, 0.0]),
+        ("geometric", 0.4, [0.5, 0.1, 0.2, 0.4]),
+        ("geometric", 0.025, [0.5, 0.1, 0.05, 0.025]),
+    ],
+)
+@pytest.mark.parametrize("kind", [GaussianNoise, UniformNoise])
+def test_levels_over_depth(depth: Depth, last: float | None, expected: list[float], kind: type[AbsoluteNoise]) -> None:
+    network, settings = four(), {"depth": depth, "last": last}
+    assert levels(network, init=GaussianNoise(0.5), inner=kind(0.1), **settings) == expected
+    assert [type(network[k].input_noise) for k in (1, 3)] == [kind] * 2
+    with drawing_from(Stream(0)):
+        out = network[3].input_noise(torch.zeros(1, 1000))
+    assert out.any() == (expected[-1] > 0)
+
+
+def test_a_schedule_is_printed_and_is_no_single_level() -> None:
+    noisy = RobustNet(four(), depth="linear", last=0.2)
+    assert "depth=linear, last=0.2, placement=first" in repr(noisy)
+    assert noisy.noise_levels == {"init": 0.2, "inner": None}
+    assert levels(nn.Sequential(*four()[:2]), depth="linear", last=0.3) == [0.2, 0.1]
+
+
+def test_the_papers_vgg_has_its_init_noise_before_the_second_convolution() -> None:
+    init, inner = GaussianNoise(0.2), GaussianNoise(0.1)
+    assert levels(VGG16(), init=init, inner=inner, placement="papers_vgg") == [0.1, 0.2] + [0.1] * 11
+    settings = {"placement": "papers_vgg", "depth": "linear", "last": 0.2}
+    assert levels(four(), init=GaussianNoise(0.5), inner=inner, **settings) == [0.1, 0.5, 0.15, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depth": "cubic"}, "depth must be one of constant, linear, geometric, got cubic"),
+        ({"depth": "linear"}, "last must be a finite number >= 0 where depth is linear, got None"),
+        ({"depth": "linear", "last": -0.1}, "last must be a finite number >= 0, got -0.1"),
+        ({"last": 0.1}, "last must be None where depth is constant, got 0.1"),
+        ({"depth": "geometric", "last": 0.0}, "last must be > 0, .* geometric, got 0.1 to 0.0"),
+        (
+            {"depth": "linear", "last": 0.1, "inner": ScaledNoise()},
+            "depth must be constant for noise without a std, got linear for ScaledNoise",
+        ),
+        ({"placement": "second"}, "placement must be one of first, papers_vgg, got second"),
+    ],
+    ids=str,
+)
+def test_impossible_schedules_are_refused_and_leave_the_network_alone(settings: dict[str, Any], message: str) -> None:
+    network = four()
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        RobustNet(network, **settings)
+    assert not noisy_layers(network)
+
+
+def test_one_convolution_has_no_second_one() -> None:
+    with pytest.raises(ValueError, match=r"^placement papers_vgg needs two convolutions, got a network with one$"):
+        RobustNet(nn.Conv2d(3, 3, 1), placement="papers_vgg")
 
 
 def test_pni_has_one_alpha_for_each_convolution_and_the_classifier() -> None:
