@@ -40,7 +40,7 @@ test: $(READY)  ## linters, types, tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy .
-	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 test-slow: $(READY)  ## the tests that take minutes or want real data
 	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -m slow

@@ -19,6 +19,7 @@ from attacks import (
     StraightThrough,
     Surrogate,
     View,
+    Voted,
     input_gradient,
     undisturbed,
 )
@@ -288,3 +289,19 @@ def test_views_are_records(view: View) -> None:
     shown = Shown(view.of(Defended(Linear(4), [ColourDepth(3)])), Y)
     assert shown(images()).shape == (4, 4)
     shown.check()
+
+
+def test_voted_shows_the_mean_probability_of_as_many_passes() -> None:
+    model, x = Defended(nn.Flatten(), [Gauss(0.5)]), torch.rand(3, 1, 2, 2)
+    with drawing_from(Stream(3)):
+        shown = Voted(4, most_images=len(x)).of(model)(x)
+    with drawing_from(Stream(3)):
+        by_hand = torch.stack([model(x).softmax(-1) for _ in range(4)]).mean(0).log()
+    torch.testing.assert_close(shown, by_hand)
+
+
+def test_voted_refuses_what_is_no_module_and_no_vote() -> None:
+    with pytest.raises(ValueError, match="^Voted takes a model that is a module, got function$"):
+        Voted(2).of(lambda x: x)
+    with pytest.raises(ValueError, match="^votes must be a whole number >= 1, got 0$"):
+        Voted(0)

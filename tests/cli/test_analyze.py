@@ -15,6 +15,7 @@ from torch import Tensor
 import analysis.certified
 import cli.analyze
 from analysis.noise_guide import noise_guide, table
+from attacks import Voted
 from cli.names import ROOT, recipes, resolve
 from cli.targets import from_run
 from defenses import Defended, Gauss
@@ -152,7 +153,7 @@ def test_smoothadv_trains_on_what_it_smooths_with(train: Analyze, analyze: Analy
     assert isinstance(target.network, Defended)
     assert [channel.std for channel in target.network.channels if isinstance(channel, Gauss)] == [0.25]
     attack = target.cli.model.attack
-    assert (attack.draws, attack.ball.eps, attack.attack.step_size) == (4, 64 / 255, 64 / 255)
+    assert (attack.view, attack.ball.eps, attack.attack.step_size) == (Voted(4), 64 / 255, 64 / 255)
 
 
 def test_published_weights(analyze: Analyze, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import cli.evaluate
+import cli.targets
 import cli.train
 from cli.names import ROOT, recipes, resolve, suites
 from cli.parser import ConfiguredCLI
@@ -82,7 +83,7 @@ def test_examples_mean_what_they_say():
 def test_evaluation_examples_are_accepted(example, trained, tmp_path, monkeypatch):
     reached = []
     monkeypatch.setattr(cli.evaluate, "evaluate", lambda target, settings: reached.append((target, settings)))
-    monkeypatch.setattr(cli.evaluate, "from_weights", lambda path, invocation: reached.append(invocation))
+    monkeypatch.setattr(cli.targets, "from_weights", lambda path, invocation: reached.append(invocation))
     run = r"runs/robustnet_adv/[\d_-]+/checkpoints/last\.ckpt|runs/robustnet_adv/[\d_-]+|\bRUN\b"
     words = shlex.split(re.sub(run, str(trained), example))
     assert cli.evaluate.main(words) == 0
