@@ -10,8 +10,8 @@ from attacks.goal import Goal, draws_of
 from attacks.shown import Shown
 from defenses.randomness import is_random
 
-# Share of its margin at x by which a deterministic answer has to be wrong.
-_SLACK = 1e-4
+# By what share of its margin at x a deterministic answer has to be wrong, and by how many roundings of logits at least.
+_SLACK, _ROUNDINGS = 1e-4, 32
 
 
 class Nearest:
@@ -45,7 +45,9 @@ class Nearest:
         chance = self.random or draws_of(logits) > 1
         if not chance:
             margin = goal.margin(logits).view(-1).to(norm)
-            self.slack[rows] = torch.where(norm == 0, _SLACK * margin, self.slack[rows])
+            spread = (logits.amax(-1) - logits.amin(-1)).view(-1).to(norm)
+            least = torch.maximum(_SLACK * margin, _ROUNDINGS * torch.finfo(logits.dtype).eps * spread)
+            self.slack[rows] = torch.where(norm == 0, least, self.slack[rows])
             broken &= margin <= -self.slack[rows]
         better = broken & (norm < self.norm[rows])
         if chance and better.any():
