@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from attacks import evaluating
 from defenses import Noise, silenced
+from evaluation import aligned
 
 
 class Row(NamedTuple):
@@ -56,9 +57,7 @@ def table(rows: list[Row]) -> str:
     for layer, std, level in rows:
         share = "-" if not std or level is None else f"{100 * level / std:.1f}"
         cells.append((layer, f"{std:.4f}", "-" if level is None else f"{level:.4f}", share))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [f"{cell[0]:<{widths[0]}}  {'  '.join(map(str.rjust, cell[1:], widths[1:]))}" for cell in cells]
-    return "\n".join(lines)
+    return aligned(cells)
 
 
 def _measuring(rows: list[Row], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

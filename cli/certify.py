@@ -81,16 +81,6 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
     _report(target, settings, rows, split_name, smoothing, n, str(device))
 
 
-def aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Cells as plain text for a terminal: header, rule, rows; the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
 def device_of(target: Target) -> Any:
     """The device that `--trainer.accelerator` means, or the best there is."""
     from cli.processes import trainer_of
@@ -155,6 +145,7 @@ def _report(
     import torch
 
     from analysis.certified import figure, table
+    from evaluation import aligned
     from evaluation.records import write_atomically
     from evaluation.smoothing import certified_accuracy
 

@@ -1,7 +1,7 @@
 """Evaluation: what an adversary leaves of a model, image by image, and the numbers that follow. No Lightning."""
 
 from evaluation.judge import Verdict, examine, judge
-from evaluation.numbers import Summary, format_table, markdown_table, summarise, wilson, write_results
+from evaluation.numbers import Summary, aligned, format_table, markdown_table, summarise, wilson, write_results
 from evaluation.records import Batch, Records
 from evaluation.smoothing import Certificate, CertifiedAccuracy, Smoothing, certified_accuracy, certify, smoothing_base
 
@@ -13,6 +13,7 @@ __all__ = [
     "Smoothing",
     "Summary",
     "Verdict",
+    "aligned",
     "certified_accuracy",
     "certify",
     "examine",

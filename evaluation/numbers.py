@@ -168,10 +168,16 @@ def format_table(summaries: Sequence[Summary], caption: str) -> str:
     Raises:
         ValueError: if there is no summary.
     """
-    cells = _cells(summaries)
+    return f"{caption}\n{aligned(_cells(summaries))}"
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Cells as plain text for a terminal: header, rule, rows; the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    header, *rows = ["  ".join(_aligned(row, widths)) for row in cells]
-    return "\n".join([caption, header, "  ".join("-" * width for width in widths), *rows])
+    header, *rows = [
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])]) for name, *numbers in cells
+    ]
+    return "\n".join([header, "  ".join("-" * width for width in widths), *rows])
 
 
 def markdown_table(summaries: Sequence[Summary], caption: str) -> str:
@@ -244,8 +250,3 @@ def _row(summary: Summary, votes: bool) -> list[str]:
         f"{summary.l2_mean:.3f}",
         f"{summary.linf_mean:.4f}",
     ]
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    name, *numbers = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-    return [name.strip().ljust(widths[0]), *numbers]

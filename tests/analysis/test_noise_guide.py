@@ -68,6 +68,7 @@ def test_no_trace_is_left_and_nothing_is_drawn() -> None:
 def test_the_table_is_aligned() -> None:
     assert table([Row("conv1", 0.25, 0.2), Row("layer1.0.conv1", 0.5, None)]).splitlines() == [
         "tensor             std   noise  noise / std %",
+        "--------------  ------  ------  -------------",
         "conv1           0.2500  0.2000           80.0",
         "layer1.0.conv1  0.5000       -              -",
     ]
