@@ -140,12 +140,14 @@ def laplace_like(x: Tensor, std: float = 1.0) -> Tensor:
     """Draws from the Laplace law of mean 0 and scale b = std / sqrt(2), otherwise as `normal_like`."""
 
     def fill(part: Tensor, generator: torch.Generator | None) -> Tensor:
-        # Odd multiples of eps / 4 in (-1/2, 1/2): symmetric, and no logarithm of 0.
-        side = part.uniform_(generator=generator).sub_(0.5 - torch.finfo(part.dtype).eps / 4)
-        size = side.abs().mul_(-2).add_(1).log_()
-        return side.sign_().mul_(size.mul_(-std / 2**0.5))
+        # Odd multiples of eps / 2 in (-1, 1): symmetric, and no logarithm of 0. The size of one is uniform in (0, 1),
+        # so minus its logarithm is exponential, and independent of its sign.
+        side = part.uniform_(-1, 1, generator=generator).add_(torch.finfo(part.dtype).eps / 2)
+        return torch.copysign(side.abs().log_(), side, out=part).mul_(std / 2**0.5)
 
-    return _drawn_like(x, fill, _BLOCK)
+    # Coarser types would round draws next to 0 to 0.
+    wide = x if x.dtype == torch.float64 else x.float()
+    return _drawn_like(wide, fill, _BLOCK).to(x.dtype)
 
 
 def uniform_like(x: Tensor) -> Tensor:
