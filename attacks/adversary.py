@@ -87,11 +87,12 @@ class Adversary(Attack):
         if not len(unbroken):
             return replace(trace, queries=queries)
         again = self._attack(seen, x[unbroken], goal[unbroken])
-        x_adv, zero = trace.x_adv.clone(), trace.zero_gradient.clone()
+        x_adv, zero, erred = trace.x_adv.clone(), trace.zero_gradient.clone(), trace.erred.clone()
         x_adv[unbroken] = again.x_adv
         queries[unbroken] += again.queries
         zero[unbroken] |= again.zero_gradient
-        return Trace(x_adv, queries, trace.loss, zero)
+        erred[unbroken] |= again.erred
+        return Trace(x_adv, queries, trace.loss, zero, erred)
 
 
 class _BFloat16(Wrapper):

@@ -148,7 +148,7 @@ class Advertorch(Attack):
         with _quiet(), _own_randomness(x.device):
             found = attack.perturb(whole.clone(), label.clone()).detach()
         model.check()  # before NaN is found to be the fault of advertorch
-        return predict.log().trace(self._accepted(found, whole, x))
+        return predict.log(goal).trace(self._accepted(found, whole, x))
 
     def _accepted(self, found: Tensor, whole: Tensor, x: Tensor) -> Tensor:
         black = (found == 0).flatten(1).all(1) & (whole != 0).flatten(1).any(1)
@@ -187,9 +187,9 @@ class _Predict:
             logits = logits.log_softmax(-1).view(-1, *logits.shape[-2:]).mean(0)
         return logits.float()
 
-    def log(self) -> Log:
-        """What was asked."""
-        log = Log(0, self.x)
+    def log(self, goal: Goal) -> Log:
+        """What was asked; whether an answer on the way was as wanted, advertorch does not tell."""
+        log = Log(0, self.x, goal)
         log.queries += -(-self.asked // len(self.x))
         log.zero_gradient |= self.zero_gradient
         return log

@@ -51,7 +51,7 @@ class APGD(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log, best = Log(self.steps * self.restarts, x), Best(x, goal, self.loss)
+        log, best = Log(self.steps * self.restarts, x, goal), Best(x, goal, self.loss)
         for restart in range(self.restarts):
             self.climb(model, x, goal, best, log, restart * self.steps)
         return log.trace(best.x_adv)
@@ -122,7 +122,7 @@ class TargetedAPGD(Attack):
         logits = model.answers(x)
         aims = [goal.toward(target) for target in likely_targets(goal, logits, self.targets)] * self.restarts
         # Losses towards different classes cannot be compared; margins can.
-        log, best = Log(self.steps * len(aims), x), Best(x, goal, Margin())
+        log, best = Log(self.steps * len(aims), x, goal), Best(x, goal, Margin())
         best.offer(x, log.asked(logits))
         apgd = APGD(self.ball, self.loss, self.steps)
         for number, aim in enumerate(aims):

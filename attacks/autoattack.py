@@ -42,7 +42,8 @@ class Worst(Attack):
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is that of the attacks, each its own, one after the other."""
         best, losses = Best(x, goal, Margin()), [x.new_empty(0, len(x))]
-        queries, zero = torch.zeros(len(x), dtype=torch.int64, device=x.device), torch.zeros_like(best.broken)
+        queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        zero, erred = torch.zeros_like(best.broken), torch.zeros_like(best.broken)
         if goal.first_success:  # else every image is attacked, whatever is answered here
             logits = model.answers(x)
             best.offer(x, logits)
@@ -60,8 +61,9 @@ class Worst(Attack):
             best.offer(trace.x_adv, logits, rows)
             queries[rows] += trace.queries + draws_of(logits)
             zero[rows] |= trace.zero_gradient
+            erred[rows] |= trace.erred
             losses.append(x.new_full((len(trace.loss), len(x)), float("nan")).index_copy(1, rows, trace.loss))
-        return Trace(best.x_adv, queries, torch.cat(losses), zero)
+        return Trace(best.x_adv, queries, torch.cat(losses), zero, erred)
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,15 @@ class Trace:
         loss: [steps, B], what the attack makes grow, of each image at each step, before the step was taken; NaN where
             an image had left already.
         zero_gradient: [B], whether the gradient of an image vanished entirely at some step.
+        erred: [B], whether some answer on the way was as wanted: more than half of its draws. An attack that returns
+            its last image may come back from there (a silent success, Pintor et al. 2022).
     """
 
     x_adv: Tensor
     queries: Tensor
     loss: Tensor
     zero_gradient: Tensor
+    erred: Tensor
 
 
 class Log:
@@ -39,12 +42,15 @@ class Log:
     Args:
         steps: number of steps.
         x: the whole batch.
+        goal: what is wanted of it.
     """
 
-    def __init__(self, steps: int, x: Tensor) -> None:
+    def __init__(self, steps: int, x: Tensor, goal: Goal) -> None:
+        self._goal = goal
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.loss = torch.full((steps, len(x)), float("nan"), dtype=x.dtype, device=x.device)
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.erred = torch.zeros_like(self.zero_gradient)
 
     def step(self, step: int, answer: Gradient, rows: Tensor | None = None, satisfied: Tensor | None = None) -> None:
         """A loss and its gradient were asked for; where a hinge is `satisfied`, no gradient is no bad sign."""
@@ -56,12 +62,14 @@ class Log:
 
     def asked(self, logits: Tensor, rows: Tensor | None = None) -> Tensor:
         """Something was asked: logits [*draws, len(rows), classes], which are passed on."""
-        self.queries[slice(None) if rows is None else rows] += draws_of(logits)
+        places, goal = (slice(None), self._goal) if rows is None else (rows, self._goal[rows])
+        self.queries[places] += draws_of(logits)
+        self.erred[places] |= goal.mostly_reached(logits)
         return logits
 
     def trace(self, x_adv: Tensor) -> Trace:
         """All of it, and what was found."""
-        return Trace(x_adv.detach(), self.queries, self.loss, self.zero_gradient)
+        return Trace(x_adv.detach(), self.queries, self.loss, self.zero_gradient, self.erred)
 
 
 class Best:
@@ -123,7 +131,7 @@ class Attack(ABC):
         """
         _check(x, y, target)
         if not len(x):
-            return Log(0, x).trace(x.detach().clone())
+            return Log(0, x, Goal(y, target)).trace(x.detach().clone())
         with undisturbed(model):
             # Tensors made in inference mode cannot enter a graph: clones made here can, labels included.
             x, y = x.detach().clone(), y.clone()

@@ -85,7 +85,7 @@ class SmallestBall(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is the margin after each attack."""
-        log, nearest = Log(1 + self.growths + self.bisections, x), _Bracket(x, goal, self.attack)
+        log, nearest = Log(1 + self.growths + self.bisections, x, goal), _Bracket(x, goal, self.attack)
         rows = (~goal.broken(log.asked(model.answers(x)))).nonzero().squeeze(1)
         for step in range(len(log.loss)):
             rows = rows[nearest.eps[rows] > 0]
@@ -117,6 +117,7 @@ class _Bracket:
         trace = self._scaled(eps).search(model, x, hasty)
         log.queries[rows] += trace.queries
         log.zero_gradient[rows] |= trace.zero_gradient
+        log.erred[rows] |= trace.erred
         logits = log.asked(model.answers(trace.x_adv), rows)
         log.loss[step, rows] = Margin()(logits, goal)
         norm = self.attack.ball.norm(trace.x_adv - x).double().clamp_max(eps)

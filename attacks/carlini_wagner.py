@@ -67,7 +67,7 @@ class CarliniWagner(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is that of the model alone, its first row that at x."""
-        log = Log(1 + self.steps * self.search_steps, x)
+        log = Log(1 + self.steps * self.search_steps, x, goal)
         nearest = Nearest(model, x, goal, log)
         answer, _ = self._ask(model, nearest, log, 0, x, nearest.wanted())
         images = self._begin(x, answer)
@@ -177,7 +177,7 @@ class FixedCarliniWagner(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log, x_adv = Log(self.steps, x), x
+        log, x_adv = Log(self.steps, x, goal), x
         w = _to_w(x if self.freeze_saturated else x.clamp(1e-6, 1 - 1e-6))
         m, v = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(self.steps):

@@ -50,4 +50,5 @@ class Closest(Attack):
             torch.stack([trace.queries for trace in traces]).sum(0),
             torch.cat([trace.loss for trace in traces]),
             torch.stack([trace.zero_gradient for trace in traces]).any(0),
+            torch.stack([trace.erred for trace in traces]).any(0),
         )

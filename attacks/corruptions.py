@@ -42,7 +42,7 @@ class Trials(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is the largest one after each try."""
-        log, best = Log(self.tries, x), Best(x, goal, self.criterion)
+        log, best = Log(self.tries, x, goal), Best(x, goal, self.criterion)
         rows = torch.arange(len(x), device=x.device)
         for step, candidate in enumerate(self.candidates(x)):
             best.offer(candidate[rows], log.asked(model.answers(candidate[rows]), rows), rows)

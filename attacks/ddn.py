@@ -49,7 +49,7 @@ class DDN(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log = Log(self.steps, x)
+        log = Log(self.steps, x, goal)
         nearest = Nearest(model, x, goal, log)
         rows = nearest.wanted()
         x_k, epsilon = x, torch.full_like(x[:, :1, :1, :1], self.init_norm)

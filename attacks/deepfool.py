@@ -49,7 +49,7 @@ class DeepFool(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is the lead of the class whose boundary is nearest."""
-        log, x_adv, ball = Log(self.steps, x), x.clone(), L2() if self.norm == "L2" else Linf()
+        log, x_adv, ball = Log(self.steps, x, goal), x.clone(), L2() if self.norm == "L2" else Linf()
         logits = log.asked(model.answers(x))
         targets = torch.stack(likely_targets(goal, logits, self.classes - 1))
         rows = (~goal.broken(logits)).nonzero().squeeze(1)

@@ -57,7 +57,7 @@ class FAB(Attack):
         """See `Attack.run`; the trace's loss is the lead of the class that is followed."""
         logits = model.answers(x)
         targets = likely_targets(goal, logits, self.targets)
-        log, nearest = Log(self.steps * len(targets), x), _Nearest(x, goal, self.ball)
+        log, nearest = Log(self.steps * len(targets), x, goal), _Nearest(x, goal, self.ball)
         nearest.norm[goal.broken(log.asked(logits))] = 0
         for number, target in enumerate(targets):
             # A third class may be ahead of both: on the way out of y that is a success, on the way into a target not.

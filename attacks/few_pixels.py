@@ -117,7 +117,7 @@ class LocalSearch(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is that of the image before each round."""
-        log, best, current = Log(self.rounds, x), Best(x, goal, self.loss), x.clone()
+        log, best, current = Log(self.rounds, x, goal), Best(x, goal, self.loss), x.clone()
         if self.rounds == 0:
             return log.trace(current)
         places = _order(x)[:, : max(1, min(x[0, 0].numel() // 10, self.candidates))]

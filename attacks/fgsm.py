@@ -67,7 +67,7 @@ class GrowingFGSM(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is that of x."""
-        log = Log(1 if self.steps else 0, x)
+        log = Log(1 if self.steps else 0, x, goal)
         if not self.steps:
             return log.trace(x.clone())
         answer = input_gradient(model, x, partial(self.loss, goal=goal))

@@ -55,7 +55,7 @@ class FMN(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log = Log(self.steps, x)
+        log = Log(self.steps, x, goal)
         nearest = Nearest(model, x, goal, log, ORDERS[self.norm])
         rows = nearest.wanted()
         x_k, epsilon = x, torch.full_like(nearest.norm, float("inf"))

@@ -46,6 +46,11 @@ class Goal:
         answers = logits.argmax(-1)
         return answers != self.label if self.target is None else answers == self.target
 
+    def mostly_reached(self, logits: Tensor) -> Tensor:
+        """Whether more than half of the draws are as wanted: [*draws, B, classes] -> bool [B]."""
+        reached = self.reached(logits).view(-1, len(self))
+        return 2 * reached.sum(0) > len(reached)
+
     def broken(self, logits: Tensor) -> Tensor:
         """Which images an attack may call broken, from the draws it has seen: [*draws, B, classes] -> bool [B].
 

@@ -145,7 +145,7 @@ class _Oracle:
     """Answers yes or no, as long as the budget lasts."""
 
     def __init__(self, model: Shown, x: Tensor, goal: Goal, attack: HopSkipJump) -> None:
-        self.model, self.x, self.goal, self.log = model, x, goal, Log(attack.steps, x)
+        self.model, self.x, self.goal, self.log = model, x, goal, Log(attack.steps, x, goal)
         self.left = torch.full((len(x),), attack.queries, device=x.device)
         self.random = is_random(model.model)
 

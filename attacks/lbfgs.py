@@ -47,7 +47,7 @@ class LBFGS(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is the last one of each minimisation."""
-        log, x_adv = Log(self.searches, x), x.clone()
+        log, x_adv = Log(self.searches, x, goal), x.clone()
         logits = log.asked(model.answers(x))
         mean = logits.reshape(-1, *logits.shape[-2:]).mean(0)
         aim = goal if goal.target is not None else goal.toward(goal.runner_up(mean))

@@ -52,7 +52,7 @@ class PGD(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        log = Log(self.steps * self.restarts, x)
+        log = Log(self.steps * self.restarts, x, goal)
         rows = torch.arange(len(x), device=x.device)
         if self.restarts == 1:
             return log.trace(self._climb(model, x, self._start(x), goal, rows, log, 0))

@@ -52,7 +52,7 @@ class Square(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is that of the image that stands after each query."""
-        log, x_adv, proposal = Log(self.queries, x), x.clone(), x.clone()
+        log, x_adv, proposal = Log(self.queries, x, goal), x.clone(), x.clone()
         best, total, asked = torch.full_like(x[:, 0, 0, 0], float("-inf")), x.new_zeros(len(x)), x.new_zeros(len(x))
         needed = min(self.confirmed, self.queries) if is_random(model.model) else 1
         rows = torch.arange(len(x), device=x.device)

@@ -94,7 +94,7 @@ class Study:
 
     def _correct(self, attack: Attack, first: int, x: Tensor, y: Tensor) -> NDArray[np.int64]:
         x = (x.float() / 255).contiguous(memory_format=torch.channels_last)
-        batch = examine(self.network, (x, y), first, str(attack), attack, SEED, JUDGE)
+        batch = examine(self.network, (x, y), first, str(attack), attack, SEED, JUDGE).rows
         return np.asarray(batch.counts[np.arange(len(y)), batch.label])
 
     def ladder(self) -> Iterator[Point]:

@@ -55,6 +55,7 @@ options, in any order; `--a b` or `--a=b`
   --model.X --data.X --trainer.X
                         any argument of network, data set or Lightning's Trainer, such as --data.root, --trainer.devices
 """
+_KEPT = 8  # of so many images every adversary's version is kept: the report shows them
 _TAKEN = (
     "--weights",
     "--suite",
@@ -157,7 +158,7 @@ def evaluate(target: Target, settings: Settings) -> None:
     n = settings.n or size
     draws = settings.draws or (20 if is_random(target.network) else 1)
     records = _open_records(target, settings, attacks, n, draws)
-    units = (n, settings.batch_size, settings.seed, draws, records.manifest["early_exit"])
+    units = (n, settings.batch_size, settings.seed, draws, records.manifest["early_exit"], records.manifest["keep"])
     evaluator = Evaluator(target.network, split, attacks, records, *units)
     trainer = trainer_of(
         {
@@ -192,6 +193,7 @@ def _open_records(target: Target, settings: Settings, attacks: dict[str, "Attack
         "draws": draws,
         "early_exit": settings.early_exit and not is_random(target.network),
         "model": target.cli.config.model.init_args.network.as_dict(),
+        "keep": min(n, _KEPT),
         "n": n,
         "recipe": target.recipe,
         "seed": settings.seed,

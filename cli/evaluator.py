@@ -23,6 +23,7 @@ class Evaluator(pl.LightningModule):
         seed: of attacks and judge.
         draws: passes of the judge.
         first_success: see `examine`.
+        keep: of the first so many images, what each adversary made of them is kept.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Evaluator(pl.LightningModule):
         seed: int,
         draws: int,
         first_success: bool,
+        keep: int,
     ) -> None:
         super().__init__()
         # With fewer batches than processes some have nothing to do.
@@ -45,7 +47,7 @@ class Evaluator(pl.LightningModule):
         self.adversaries: dict[str, Attack | None] = {"clean": None, **attacks}
         self.records = records
         self.n, self.batch_size, self.seed, self.draws = n, batch_size, seed, draws
-        self.first_success = first_success
+        self.first_success, self.keep = first_success, keep
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Whole batches, dealt round robin to the processes."""
@@ -63,5 +65,6 @@ class Evaluator(pl.LightningModule):
             if not self.records.done(name, number):
                 first = number * self.batch_size
                 settings = (self.seed, self.draws, self.first_success)
-                rows = examine(self.network, (x, y), first, name, attack, *settings)
-                self.records.write(name, number, rows)
+                found = examine(self.network, (x, y), first, name, attack, *settings)
+                kept = found.x_adv[: max(0, self.keep - first)].cpu().numpy()
+                self.records.write(name, number, found.rows, kept)

@@ -1,15 +1,19 @@
 """Evaluation: what an adversary leaves of a model, image by image, and the numbers that follow. No Lightning."""
 
-from evaluation.judge import Verdict, examine, judge
+from evaluation.batch import SCHEMA, Batch, Rows, rows_of
+from evaluation.judge import Examined, Verdict, examine, judge
 from evaluation.numbers import Summary, aligned, format_table, markdown_table, summarise, wilson, write_results
-from evaluation.records import Batch, Records
+from evaluation.records import Records
 from evaluation.smoothing import Certificate, CertifiedAccuracy, Smoothing, certified_accuracy, certify, smoothing_base
 
 __all__ = [
+    "SCHEMA",
     "Batch",
     "Certificate",
     "CertifiedAccuracy",
+    "Examined",
     "Records",
+    "Rows",
     "Smoothing",
     "Summary",
     "Verdict",
@@ -20,6 +24,7 @@ __all__ = [
     "format_table",
     "judge",
     "markdown_table",
+    "rows_of",
     "smoothing_base",
     "summarise",
     "wilson",

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from evaluation.batch import Rows, rows_of
 from evaluation.records import write_atomically
 
 
@@ -137,11 +137,7 @@ def summarise(table: pa.Table, random: bool, level: float = 0.95, seed: int = 0)
         ValueError: if the images of an adversary differ in draws, or a model that is not random predicts
             different classes for one image.
     """
-    column = table["adversary"]
-    return [
-        _summary(name, table.filter(pc.equal(column, name)), random, level, seed)
-        for name in column.unique().to_pylist()
-    ]
+    return [_summary(rows, random, level, seed) for rows in rows_of(table).values()]
 
 
 def results(summaries: Sequence[Summary], manifest: dict[str, Any]) -> dict[str, Any]:
@@ -191,16 +187,13 @@ def markdown_table(summaries: Sequence[Summary], caption: str) -> str:
     return "\n".join([caption, "", header, rule, *rows])
 
 
-def _summary(name: str, table: pa.Table, random: bool, level: float, seed: int) -> Summary:
-    draws = _draws(name, np.asarray(table["draws"]))
-    n, label, counts = table.num_rows, np.asarray(table["label"]), np.vstack(table["counts"].to_numpy())
-    right = counts[np.arange(n), label]
-    if not random and (counts.max(axis=1) < draws).any():
-        raise ValueError(f"{name}: a model that is not random predicted different classes for one image")
-    correct, voted = int(right.sum()), int(vote(counts, label).sum())
-    l2, linf = np.asarray(table["l2"], np.float64), np.asarray(table["linf"], np.float64)
+def _summary(rows: Rows, random: bool, level: float, seed: int) -> Summary:
+    n, draws, right = rows.n, rows.draws, rows.correct
+    if not random and (rows.counts.max(axis=1) < draws).any():
+        raise ValueError(f"{rows.adversary}: a model that is not random predicted different classes for one image")
+    correct, voted = int(right.sum()), int(vote(rows.counts, rows.label).sum())
     return Summary(
-        adversary=name,
+        adversary=rows.adversary,
         n=n,
         draws=draws,
         random=random,
@@ -211,20 +204,13 @@ def _summary(name: str, table: pa.Table, random: bool, level: float, seed: int) 
         interval=bootstrap(right, draws, level, seed) if random else wilson(correct // draws, n, level),
         vote_accuracy=voted / n,
         vote_interval=wilson(voted, n, level),
-        l2_mean=float(l2.mean()),
-        l2_median=float(np.median(l2)),
-        linf_mean=float(linf.mean()),
-        linf_median=float(np.median(linf)),
-        queries_mean=float(np.mean(table["queries"])),
-        zero_gradient=int(np.sum(table["zero_gradient"])),
+        l2_mean=float(rows.l2.mean()),
+        l2_median=float(np.median(rows.l2)),
+        linf_mean=float(rows.linf.mean()),
+        linf_median=float(np.median(rows.linf)),
+        queries_mean=float(rows.queries.mean()),
+        zero_gradient=int(rows.zero_gradient.sum()),
     )
-
-
-def _draws(name: str, draws: NDArray[np.integer]) -> int:
-    distinct = np.unique(draws)
-    if len(distinct) != 1:
-        raise ValueError(f"{name}: images differ in draws, got {', '.join(map(str, distinct))}")
-    return int(distinct[0])
 
 
 def _cells(summaries: Sequence[Summary]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,108 +11,18 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-SCHEMA = pa.schema(
-    [
-        ("adversary", pa.string()),  # "clean" for the images that nobody attacked
-        ("index", pa.int64()),  # position in the split
-        ("label", pa.int32()),
-        ("batch", pa.int32()),
-        ("draws", pa.int32()),  # passes of the judge
-        ("counts", pa.list_(pa.int32())),  # how often each class was predicted over the draws
-        ("probs", pa.list_(pa.float32())),  # softmax probabilities, averaged over the draws
-        ("l2", pa.float32()),
-        ("linf", pa.float32()),
-        ("queries", pa.int64()),
-        ("zero_gradient", pa.bool_()),
-    ]
-)
-
-# Mean softmax probabilities in float16 or bfloat16 leave [0, 1] by rounding.
-_ROUNDING = 1e-2
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What the judge saw of one batch of B images: the unit of work.
-
-    Args:
-        index: positions in the split, [B], each once.
-        label: true classes, [B].
-        draws: judge passes per image, at least 1.
-        counts: how often each class was predicted, [B, classes]; each row sums to ``draws``.
-        probs: softmax probabilities averaged over the draws, [B, classes].
-        l2: L2 norm of the perturbation in pixels of [0, 1], [B].
-        linf: Linf norm of the perturbation in pixels of [0, 1], [B].
-        queries: images the attack showed to the model, [B].
-        zero_gradient: whether the attack met a gradient that is zero everywhere, [B].
-
-    Raises:
-        ValueError: if shapes disagree or a value is impossible.
-    """
-
-    index: NDArray[np.integer]
-    label: NDArray[np.integer]
-    draws: int
-    counts: NDArray[np.integer]
-    probs: NDArray[np.floating]
-    l2: NDArray[np.floating]
-    linf: NDArray[np.floating]
-    queries: NDArray[np.integer]
-    zero_gradient: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        """Refuses rows that would make every number after them wrong."""
-        self._check_shapes()
-        self._check_values()
-
-    def to_arrow(self, adversary: str, batch: int) -> pa.Table:
-        """Returns the rows as a table of `SCHEMA`, under this adversary and batch number."""
-        size = len(self.index)
-        constant = {"adversary": [adversary] * size, "batch": [batch] * size, "draws": [self.draws] * size}
-        arrays = [
-            pa.array(constant[field.name], field.type) if field.name in constant
-            else _column(getattr(self, field.name), field.type)
-            for field in SCHEMA
-        ]  # fmt: skip
-        return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-    def _check_shapes(self) -> None:
-        if self.index.ndim != 1 or self.counts.ndim != 2:
-            given = f"{self.index.shape} and {self.counts.shape}"
-            raise ValueError(f"index must be [B] and counts [B, classes], got {given}")
-        images, classes = len(self.index), self.counts.shape[1]
-        expected = dict.fromkeys(("label", "l2", "linf", "queries", "zero_gradient"), (images,))
-        for name, shape in {**expected, "counts": (images, classes), "probs": (images, classes)}.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} must be {shape} like index and counts, got {getattr(self, name).shape}")
-
-    def _check_values(self) -> None:
-        counts, probs, classes = self.counts, self.probs, self.counts.shape[1]
-        # A NaN compares as False, so that each rule below also refuses it.
-        rules = {
-            f"draws must be at least 1, got {self.draws}": self.draws >= 1,
-            "index must be non-negative, each once": (self.index >= 0).all() and _unique(self.index),
-            f"label must be in 0..{classes - 1}": ((self.label >= 0) & (self.label < classes)).all(),
-            f"counts must be non-negative and sum to draws={self.draws} in each row": (
-                (counts >= 0).all() and (counts.sum(axis=1) == self.draws).all()
-            ),
-            "probs must be in [0, 1]": ((probs >= -_ROUNDING) & (probs <= 1 + _ROUNDING)).all(),
-            "l2 must be finite and non-negative": ((self.l2 >= 0) & (self.l2 < np.inf)).all(),
-            "linf must be finite and non-negative": ((self.linf >= 0) & (self.linf < np.inf)).all(),
-            "queries must be non-negative": (self.queries >= 0).all(),
-        }
-        for message, kept in rules.items():
-            if not kept:
-                raise ValueError(message)
+from evaluation.batch import SCHEMA, Batch
 
 
 class Records:
     """A folder that holds one evaluation: ``manifest.json``, ``parts/<adversary>/<batch>.parquet``.
 
-    Any number of processes may write different batches into the same folder at once, given the same manifest.
-    A part is there whole or not at all, so a killed run loses no more than the batch in flight.
+    The processes of one run may write different batches into the folder at once; a second run is refused by `claim`.
+    A part is there whole or not at all, so a killed run loses no more than the batch in flight. Beside the rows lie
+    the first images as each adversary left them, ``images/<adversary>/<batch>.npy``, for reports and for transfer.
 
     Args:
         folder: created if it does not exist, resumed if it holds an evaluation with the same manifest.
@@ -142,13 +52,49 @@ class Records:
             (self.folder / "parts" / name).mkdir(parents=True, exist_ok=True)
         self.dropped = self._drop_unreadable()
 
+    def claim(self) -> FileLock:
+        """Take the folder for this run, until the lock is released or the process ends, however it ends.
+
+        Raises:
+            ValueError: another process has it.
+        """
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(f"{self.folder} is in use by another evaluation; wait for it or stop it") from None
+        return lock
+
     def done(self, adversary: str, batch: int) -> bool:
         """Whether this batch has been written, by this process or another one."""
         return self._part(adversary, batch).exists()
 
-    def write(self, adversary: str, batch: int, rows: Batch) -> None:
-        """Writes one batch, whole or not at all."""
-        write_atomically(self._part(adversary, batch), _parquet(rows.to_arrow(adversary, batch)))
+    def write(self, adversary: str, batch: int, rows: Batch, images: NDArray[np.floating] | None = None) -> None:
+        """Writes one batch, whole or not at all.
+
+        Args:
+            adversary: one of the manifest's.
+            batch: its number.
+            rows: what the judge saw.
+            images: [k, C, H, W] in [0, 1], the first k images of the batch as the adversary left them, to be kept.
+        """
+        part = self._part(adversary, batch)
+        if images is not None and len(images):
+            content = BytesIO()
+            np.save(content, np.ascontiguousarray(images, np.float32))
+            path = self._images(adversary, batch)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content.getvalue())  # before the part: a batch that is done has its images
+        write_atomically(part, _parquet(rows.to_arrow(adversary, batch)))
+
+    def images(self, adversary: str, batch: int) -> NDArray[np.float32]:
+        """The kept images of a batch, [k, C, H, W] in [0, 1]: its first k.
+
+        Raises:
+            FileNotFoundError: none were kept.
+        """
+        found: NDArray[np.float32] = np.load(self._images(adversary, batch))
+        return found
 
     def table(self) -> pa.Table:
         """Returns all rows written so far, sorted by (order of the manifest's adversaries, index).
@@ -182,6 +128,9 @@ class Records:
     @property
     def _manifest_path(self) -> Path:
         return self.folder / "manifest.json"
+
+    def _images(self, adversary: str, batch: int) -> Path:
+        return self.folder / "images" / adversary / f"{batch:06d}.npy"
 
     def _part(self, adversary: str, batch: int) -> Path:
         if adversary not in self.adversaries:
@@ -249,18 +198,6 @@ def _names(manifest: dict[str, Any]) -> tuple[str, ...]:
 
 def _shown(manifest: dict[str, Any], key: str) -> str:
     return json.dumps(manifest[key], sort_keys=True) if key in manifest else "absent"
-
-
-def _unique(values: NDArray[np.integer]) -> bool:
-    return len(np.unique(values)) == len(values)
-
-
-def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    if not pa.types.is_list(kind):
-        return pa.array(values.astype(kind.to_pandas_dtype()), kind)
-    images, classes = values.shape
-    offsets = pa.array(np.arange(images + 1, dtype=np.int32) * classes)
-    return pa.ListArray.from_arrays(offsets, _column(values.reshape(-1), kind.value_type))
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -67,7 +67,7 @@ class DivergencePGD(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; labels decide nothing."""
-        log = Log(self.steps, x)
+        log = Log(self.steps, x, goal)
         clean = log.asked(model.answers(x)).softmax(-1)
         loss = Divergence(clean.view(-1, *clean.shape[-2:]).mean(0))
         x_adv = x + normal_like(x, self.start)

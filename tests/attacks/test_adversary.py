@@ -44,7 +44,7 @@ class Spy(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         self.seen.append((model, goal))
-        log = Log(0, x)
+        log = Log(0, x, goal)
         self.answers.append(log.asked(model.answers(x)))
         return log.trace(x.clone())
 

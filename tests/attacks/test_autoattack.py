@@ -35,7 +35,7 @@ class Told(Attack):
         values = [self.moves.get(pixel, pixel) for pixel in self.shown[-1]]
         x_adv = torch.tensor(values).view(-1, 1, 1, 1).to(x)
         none = torch.zeros(len(x), dtype=torch.long)
-        return Trace(x_adv, none, torch.tensor(values).view(1, -1).to(x), none > 0)
+        return Trace(x_adv, none, torch.tensor(values).view(1, -1).to(x), none > 0, none > 0)
 
 
 def threshold(x: Tensor) -> Tensor:

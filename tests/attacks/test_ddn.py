@@ -110,7 +110,7 @@ class Steps:
 def test_luck_is_not_taken() -> None:
     x, rows = torch.zeros(1, 1, 1, 1), torch.tensor([0])
     wrong, right = torch.tensor([[[0.0, 2.0]]] * 4), torch.tensor([[[2.0, 0.0]]] * 4)
-    answers, log = iter([right, wrong]), Log(0, x)
+    answers, log = iter([right, wrong]), Log(0, x, Goal(torch.zeros(len(x), dtype=torch.long)))
     nearest = Nearest(Shown(lambda z: next(answers)), x, Goal(rows), log)
     assert nearest.offer(x + 0.1, right, rows).tolist() == [False]
     assert nearest.offer(x + 0.1, wrong, rows).tolist() == [False]
@@ -122,7 +122,7 @@ def test_luck_is_not_taken() -> None:
 def test_what_lies_on_the_boundary_itself_is_not_taken() -> None:
     x = torch.zeros(1, 1, 1, 1)
     answers, rows = Steps(3.0, -1e-6, -1e-2), torch.tensor([0])
-    nearest = Nearest(Shown(lambda z: z.flatten(1)), x, Goal(rows), Log(0, x))
+    nearest = Nearest(Shown(lambda z: z.flatten(1)), x, Goal(rows), Log(0, x, Goal(rows)))
     assert nearest.offer(x, answers.logits(), rows).tolist() == [False]
     assert nearest.offer(x + 0.1, answers.logits(), rows).tolist() == [False]
     assert nearest.offer(x + 0.2, answers.logits(), rows).tolist() == [True]

@@ -82,7 +82,7 @@ def in_the_box(x: Tensor, w: Tensor, model: Linear, y: Tensor) -> Tensor:
 def test_the_function_is_minimised_by_its_gradient() -> None:
     model, x, y = batch(4, size=1)
     aim = Goal(y, (y + 1) % 4)
-    problem = _Problem(Shown(model), x, aim, lambda z: CrossEntropy()(z, aim), Log(1, x), torch.tensor([0]))  # type: ignore[arg-type]
+    problem = _Problem(Shown(model), x, aim, lambda z: CrossEntropy()(z, aim), Log(1, x, aim), torch.tensor([0]))  # type: ignore[arg-type]
     point = x.flatten().numpy() + 0.05
     value, gradient = problem.value_and_gradient(point, 0.3, 0)
     probability = model(x + 0.05).log_softmax(1)[0, aim.target].item()

@@ -267,3 +267,21 @@ def test_settings_print_compare_and_hash() -> None:
     assert attack == PGD(Linf(8 / 255), 2 / 255, 20) != PGD(Linf(8 / 255), 2 / 255, 21)
     assert hash(attack) == hash(PGD(Linf(8 / 255), 2 / 255, 20))
     assert eval(repr(attack)) == attack
+
+
+def test_an_answer_on_the_way_that_errs_is_told_even_if_the_last_image_is_right() -> None:
+    class Bump(nn.Module):
+        """Class 1 for pixels of about 0.5, class 0 elsewhere; the slope leads through and beyond."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            pixel = x.flatten(1)[:, :1]
+            inside = ((pixel - 0.5).abs() < 0.1).to(x.dtype)
+            return torch.cat([-pixel, -pixel + 10 * pixel.detach() * 0 + 20 * inside - 10], 1) * torch.tensor(
+                [1.0, 0.5]
+            )
+
+    x, y = torch.tensor([0.2, 0.9]).view(2, 1, 1, 1), torch.zeros(2, dtype=torch.long)
+    trace = PGD(Linf(0.6), step_size=0.15, steps=4, random_start=False).run(Bump(), x, y)
+    answers = Bump()(trace.x_adv).argmax(1)
+    assert trace.erred.tolist() == [True, False]
+    assert answers.tolist() == [0, 0]

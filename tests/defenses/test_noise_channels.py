@@ -3,7 +3,6 @@
 Statistical tests run with fixed seeds; the probability stated with each is that of failing with another seed.
 """
 
-
 import pytest
 import torch
 from scipy import stats

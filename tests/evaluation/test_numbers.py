@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from evaluation.batch import Batch
 from evaluation.numbers import (
     Interval,
     Summary,
@@ -20,7 +21,6 @@ from evaluation.numbers import (
     wilson,
     write_results,
 )
-from evaluation.records import Batch
 
 Z95 = 1.959963984540054
 
@@ -30,13 +30,15 @@ def rows(adversary: str, counts: NDArray[np.int64], label: NDArray[np.int64]) ->
     return Batch(
         index=np.arange(n),
         label=label,
-        draws=draws,
-        counts=counts,
+        answers=np.stack([np.repeat(np.arange(counts.shape[1]), row) for row in counts]),
         probs=counts / draws,
         l2=np.linspace(0, 1, n) ** 2,
         linf=np.full(n, 0.25),
         queries=np.arange(n),
         zero_gradient=np.arange(n) == 0,
+        erred=np.arange(n) == 1,
+        loss=np.empty((n, 0)),
+        unfinished=np.full(n, np.nan),
     ).to_arrow(adversary, 0)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation import records
-from evaluation.records import SCHEMA, Batch, Records, write_atomically
+from evaluation.batch import SCHEMA, Batch
+from evaluation.records import Records, write_atomically
 
 MANIFEST: dict[str, Any] = {"adversaries": ["pgd", "clean"], "model": "VGG16", "seed": 0, "eps": [0.5, 1.0]}
 SIZE, BATCHES, DRAWS, CLASSES = 4, 3, 5, 3
@@ -22,13 +22,15 @@ def a_batch(number: int, size: int = SIZE) -> Batch:
         # Strided, as shards of a sampler are: batch order is not index order.
         index=np.arange(number, size * BATCHES, BATCHES),
         label=rng.integers(CLASSES, size=size),
-        draws=DRAWS,
-        counts=rng.multinomial(DRAWS, [0.2, 0.3, 0.5], size=size),
+        answers=rng.choice(CLASSES, p=[0.2, 0.3, 0.5], size=(size, DRAWS)),
         probs=rng.dirichlet(np.ones(CLASSES), size=size).astype(np.float32),
         l2=rng.uniform(size=size).astype(np.float32),
         linf=rng.uniform(size=size).astype(np.float32),
         queries=rng.integers(2**40, size=size),
         zero_gradient=rng.uniform(size=size) < 0.5,
+        erred=rng.uniform(size=size) < 0.5,
+        loss=rng.normal(size=(size, 4)).astype(np.float32),
+        unfinished=rng.uniform(size=size).astype(np.float32),
     )
 
 
@@ -49,9 +51,9 @@ def test_a_row_survives_the_disk_unchanged(tmp_path: Path) -> None:
     assert table["adversary"].to_pylist() == ["clean"] * SIZE
     assert table["batch"].to_pylist() == [0] * SIZE
     assert table["draws"].to_pylist() == [DRAWS] * SIZE
-    for name in ("counts", "probs"):
+    for name in ("answers", "counts", "probs", "loss"):
         np.testing.assert_array_equal(np.vstack(table[name].to_numpy()), getattr(batch, name))
-    for name in ("index", "label", "l2", "linf", "queries", "zero_gradient"):
+    for name in ("index", "label", "l2", "linf", "queries", "zero_gradient", "erred", "unfinished"):
         np.testing.assert_array_equal(np.asarray(table[name]), getattr(batch, name))
 
 
@@ -187,11 +189,13 @@ def test_only_adversaries_of_the_manifest_are_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"index": np.zeros((2, 2), int)}, r"index must be \[B\]"),
-        ({"label": np.zeros(3, int)}, r"label must be \(4,\) like index and counts, got \(3,\)"),
-        ({"probs": np.zeros((4, 2))}, r"probs must be \(4, 3\) like index and counts, got \(4, 2\)"),
-        ({"draws": 4}, "sum to draws=4"),
-        ({"draws": 0, "counts": np.zeros((4, 3), int)}, "draws must be at least 1, got 0"),
-        ({"counts": np.full((4, 3), [-1, 3, 3])}, "counts must be non-negative"),
+        ({"label": np.zeros(3, int)}, r"label must be \(4,\) like index, got \(3,\)"),
+        ({"probs": np.zeros((3, 3))}, "probs must have 4 rows like index, got 3"),
+        ({"probs": np.zeros(4)}, r"probs \[B, classes\] and loss \[B, points\], got \(4,\), \(4, 5\), \(4,\)"),
+        ({"answers": np.zeros((4, 0), int)}, "draws must be at least 1, got 0"),
+        ({"answers": np.full((4, 2), -1)}, r"answers must be in 0\.\.2"),
+        ({"answers": np.full((4, 2), 3)}, r"answers must be in 0\.\.2"),
+        ({"unfinished": np.full(4, 1.1)}, r"unfinished must be in \[0, 1\] or NaN"),
         ({"index": np.array([0, 1, 1, 2])}, "each once"),
         ({"label": np.array([0, 1, 2, 3])}, r"label must be in 0\.\.2"),
         ({"probs": np.full((4, 3), np.nan)}, r"probs must be in \[0, 1\]"),
@@ -216,24 +220,24 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
 
 
 WORKER = """
-import runpy, sys, numpy as np
+import sys, numpy as np
 from pathlib import Path
-# By path: the package's other modules need not be imported.
-module = runpy.run_path(sys.argv[1])
+from evaluation import Batch, Records
 sys.stdin.readline()  # both start together
-store = module["Records"](Path(sys.argv[2]), {"adversaries": ["clean"], "seed": 0})
-rank, zeros = int(sys.argv[3]), np.zeros(2)
+store = Records(Path(sys.argv[1]), {"adversaries": ["clean"], "seed": 0})
+rank, zeros = int(sys.argv[2]), np.zeros(2)
 for number in range(rank, 20, 2):
-    store.write("clean", number, module["Batch"](
-        index=np.arange(2) + 2 * number, label=np.zeros(2, int), draws=1, counts=np.array([[1, 0], [0, 1]]),
-        probs=np.full((2, 2), 0.5), l2=zeros, linf=zeros, queries=np.ones(2, int), zero_gradient=zeros > 0))
+    store.write("clean", number, Batch(
+        index=np.arange(2) + 2 * number, label=np.zeros(2, int), answers=np.array([[0], [1]]),
+        probs=np.full((2, 2), 0.5), l2=zeros, linf=zeros, queries=np.ones(2, int), zero_gradient=zeros > 0,
+        erred=zeros > 0, loss=np.empty((2, 0)), unfinished=zeros))
 assert store.dropped == []
 """
 
 
 def test_two_processes_fill_one_new_folder_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
-    command = [sys.executable, "-W", "error", "-c", WORKER, records.__file__, str(folder)]
+    command = [sys.executable, "-W", "error", "-c", WORKER, str(folder)]
     ranks = [subprocess.Popen([*command, str(rank)], stdin=subprocess.PIPE) for rank in range(2)]
     for process in ranks:
         assert process.stdin is not None
@@ -244,3 +248,33 @@ def test_two_processes_fill_one_new_folder_at_once(tmp_path: Path) -> None:
     store.check(40)
     assert store.table()["index"].to_pylist() == list(range(40))
     assert [path for path in folder.rglob("*") if path.suffix == ".tmp"] == []
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from evaluation import Records
+lock = Records(Path(sys.argv[1]), {"adversaries": ["pgd", "clean"]}).claim()
+print("claimed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_folder_belongs_to_one_run_until_that_ends_however_it_ends(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdin=-1, stdout=-1) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"claimed\n"
+        second = Records(tmp_path, {"adversaries": ["pgd", "clean"]})
+        with pytest.raises(ValueError, match=r"in use by another evaluation"):
+            second.claim()
+        holder.kill()
+    second.claim().release()
+
+
+def test_images_are_kept_beside_their_rows(tmp_path: Path) -> None:
+    store, images = Records(tmp_path, MANIFEST), np.random.default_rng(0).uniform(size=(2, 3, 4, 4)).astype(np.float32)
+    store.write("pgd", 1, a_batch(1), images)
+    store.write("pgd", 2, a_batch(2))
+    np.testing.assert_array_equal(store.images("pgd", 1), images)
+    with pytest.raises(FileNotFoundError):
+        store.images("pgd", 2)
