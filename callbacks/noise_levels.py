@@ -8,7 +8,17 @@ from defenses import Noise
 
 
 class NoiseLevels(Callback):
-    """Logs every learned strength of noise once an epoch, as `noise/LAYER`: |alpha| of PNI, |scale| of LearnedNoise."""
+    """Logs every learned strength of noise as `noise/LAYER`: |alpha| of PNI, |scale| of LearnedNoise.
+
+    Before the first step and after each epoch; `python analyze.py noise-levels RUN` draws them.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where they begin; `log` would keep this for the end of the epoch."""
+        if trainer.global_step == 0:
+            levels = {f"noise/{layer}": float(strength) for layer, strength in learned_strengths(pl_module).items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(levels, step=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log; all processes hold the same parameters, so nothing is to be averaged."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cli.certify import CERTIFY_OPTIONS, Settings, certify_run, device_of
@@ -14,11 +15,13 @@ from cli.train import guarded
 HELP = """\
 usage: python analyze.py certify RUN_OR_CHECKPOINT [options]
        python analyze.py noise-guide RUN_OR_CHECKPOINT [options]
+       python analyze.py noise-levels RUN
        with --weights FILE --model RECIPE in the place of the run or checkpoint
 
 certify      the L2 radius within which the smoothed network's answer provably stays the same, image by image
              (randomized smoothing, Cohen et al. 2019); goes on where it stopped when the same command is typed again
 noise-guide  how large the tensors are that noise is added to, layer by layer, beside the noise
+noise-levels what became of learned noise in training, layer by layer: table and figure (noise_levels.svg in the run)
 
 recipes  {recipes}
 
@@ -88,7 +91,23 @@ def _noise_guide(words: list[str]) -> None:
     print(f"\n{target.recipe} ({target.source}), {data} {images.split}, n = {n}\n{table(rows)}")
 
 
-_ANALYSES: dict[str, Callable[[list[str]], None]] = {"certify": _certify, "noise-guide": _noise_guide}
+def _noise_levels(words: list[str]) -> None:
+    if len(words) != 1 or words[0].startswith("--"):
+        raise UsageError(f"noise-levels takes one run folder of train.py and no option, got '{' '.join(words)}'")
+    from analysis.noise_levels import curves, figure, table
+    from evaluation import aligned
+
+    run = Path(words[0])
+    layers = refusing(curves, run)
+    figure(layers, f"{run}: learned noise").savefig(run / "noise_levels.svg")
+    print(f"\n{run}\n{aligned(table(layers))}\nwrote {run / 'noise_levels.svg'}")
+
+
+_ANALYSES: dict[str, Callable[[list[str]], None]] = {
+    "certify": _certify,
+    "noise-guide": _noise_guide,
+    "noise-levels": _noise_levels,
+}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,7 +43,7 @@ def test_every_learned_strength_is_there_by_its_layer(build: Callable[[nn.Module
 @pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
 @pytest.mark.filterwarnings("ignore:GPU available but not used:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
-def test_a_run_logs_them_once_an_epoch() -> None:
+def test_a_run_logs_them_before_the_first_step_and_after_each_epoch() -> None:
     class Kept(pl.Callback):
         def __init__(self) -> None:
             self.values: list[float] = []
@@ -50,12 +51,20 @@ def test_a_run_logs_them_once_an_epoch() -> None:
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             self.values.append(float(learned_strengths(pl_module)["0"]))
 
+    class Memory(DummyLogger):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: list[tuple[int | None, float]] = []
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+            self.rows += [(step, metrics["noise/0"])] if "noise/0" in metrics else []
+
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
     module, kept = Classifier(RobustNet(network, LearnedNoise(0.25)), robust_images=0), Kept()
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",
-        logger=False,
+        logger=(memory := Memory()),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -66,3 +75,7 @@ def test_a_run_logs_them_once_an_epoch() -> None:
     trainer.fit(module, loader, loader)
     assert len(set(kept.values)) == 2
     assert float(trainer.callback_metrics["noise/0"]) == pytest.approx(kept.values[-1])
+    assert memory.rows == [
+        (0, 0.25),
+        *((step, pytest.approx(level)) for step, level in zip((1, 3), kept.values, strict=True)),
+    ]

@@ -164,6 +164,22 @@ def test_published_weights(analyze: Analyze, tmp_path: Path) -> None:
     assert list(tmp_path.glob("runs/weights/weights/evaluations/certify_val_std0.1_*/certified.svg"))
 
 
+def test_learned_noise_is_drawn_and_printed(analyze: Analyze, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "noise/conv1": 0.5}\n{"step": 9, "noise/conv1": 0.05}\n')
+    outcome = analyze("noise-levels", tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert ["conv1", "0.5000", "0.05000", "0.1000"] in [line.split() for line in outcome.out.splitlines()]
+    assert (tmp_path / "noise_levels.svg").read_text().startswith("<?xml")
+    for words, message in (
+        ((), "one run folder"),
+        ((tmp_path, "--x"), "no option"),
+        ((tmp_path / "none",), "no metrics"),
+    ):
+        outcome = analyze("noise-levels", *words)
+        assert (outcome.code, len(outcome.err.splitlines())) == (2, 1)
+        assert message in outcome.err
+
+
 def test_the_noise_guide_is_printed(analyze: Analyze, trained: Path) -> None:
     outcome = analyze("noise-guide", trained, "--images", "20", "--trainer.accelerator", "cpu")
     assert (outcome.code, outcome.err) == (0, "")
