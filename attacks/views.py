@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ from defenses.voting import Vote
 @dataclass(frozen=True)
 class View(ABC):
     """A model -> the model that the attack sees."""
+
+    def __str__(self) -> str:
+        settings = [f for f in fields(self) if f.default is MISSING or getattr(self, f.name) != f.default]
+        values = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in settings)
+        return f"{type(self).__name__}({values})" if values else type(self).__name__
 
     @property
     def faithful(self) -> bool:

@@ -1,4 +1,8 @@
-"""Evaluation on Lightning's devices: which process does which batch, nothing else."""
+"""Evaluation on Lightning's devices: which process does which batch, and when to stop; nothing else."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
@@ -6,8 +10,39 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from attacks import Attack
+from cli.progress import Progress
 from datamodules.sampling import ShardedBatches
-from evaluation import Records, examine
+from evaluation import Cost, Records, counting, examine
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done to how many images.
+
+    Attributes:
+        n: images, from the first on.
+        batch_size: images per unit of work.
+        seed: of attacks and judge.
+        draws: passes of the judge.
+        early_exit: see `examine`.
+        keep: of the first so many images, what each adversary made of them is kept.
+        seconds: by adversary, what an image is likely to take.
+        until: `time.monotonic()` beyond which no batch is begun; None: no limit.
+    """
+
+    n: int
+    batch_size: int
+    seed: int
+    draws: int
+    early_exit: bool
+    keep: int
+    seconds: Mapping[str, float]
+    until: float | None = None
+
+    @property
+    def batches(self) -> int:
+        """Units of work for each adversary."""
+        return -(-self.n // self.batch_size)
 
 
 class Evaluator(pl.LightningModule):
@@ -18,12 +53,7 @@ class Evaluator(pl.LightningModule):
         split: images as uint8 and labels, by index.
         attacks: by name of the adversary; the clean images are judged in any case.
         records: where rows go.
-        n: how many images, from the first on.
-        batch_size: images per unit of work.
-        seed: of attacks and judge.
-        draws: passes of the judge.
-        first_success: see `examine`.
-        keep: of the first so many images, what each adversary made of them is kept.
+        work: on what, how.
     """
 
     def __init__(
@@ -32,39 +62,75 @@ class Evaluator(pl.LightningModule):
         split: Dataset[tuple[Tensor, Tensor]],
         attacks: dict[str, Attack],
         records: Records,
-        n: int,
-        batch_size: int,
-        seed: int,
-        draws: int,
-        first_success: bool,
-        keep: int,
+        work: Work,
     ) -> None:
         super().__init__()
         # With fewer batches than processes some have nothing to do.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = network.to(memory_format=torch.channels_last)
-        self.images = Subset(split, range(n))
+        self.images = Subset(split, range(work.n))
         self.adversaries: dict[str, Attack | None] = {"clean": None, **attacks}
-        self.records = records
-        self.n, self.batch_size, self.seed, self.draws = n, batch_size, seed, draws
-        self.first_success, self.keep = first_success, keep
+        self.records, self.work = records, work
+        self._right: dict[str, list[float]] = {}
+        self._pace = 1.0  # measured time over expected time
+        self._spent = self._expected = 0.0
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Whole batches, dealt round robin to the processes."""
-        batches = ShardedBatches(self.n, self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        work = self.work
+        batches = ShardedBatches(work.n, work.batch_size, self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(self.images, batch_sampler=batches)
 
+    def on_test_start(self) -> None:
+        """The first process tells how far it is; the others are about as far."""
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        mine = [(name, number) for number in range(rank, self.work.batches, processes) for name in self.adversaries]
+        done = sum(self._size(number) for name, number in mine if self.records.done(name, number))
+        total = sum(self._size(number) for _, number in mine)
+        self._progress = Progress(total, "attacked images") if rank == 0 and done < total else None
+        if self._progress is not None and done:
+            self._progress = Progress(total, "attacked images", done)
+
+    def on_test_end(self) -> None:
+        """Leave the terminal in order."""
+        if self._progress is not None:
+            self._progress.close()
+
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Examine one batch under every adversary that has not been done."""
+        """Examine one batch under every adversary that has not been done, if there is time for all of them."""
+        number = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        missing = [name for name in self.adversaries if not self.records.done(name, number)]
+        expected = self._pace * len(batch[1]) * sum(self.work.seconds[name] for name in missing)
+        if self.work.until is not None and time.monotonic() + expected > self.work.until:
+            return
         x, y = batch
         if not x.is_floating_point():
             x = x.float() / 255
         x = x.contiguous(memory_format=torch.channels_last)
-        number = batch_idx * self.trainer.world_size + self.trainer.global_rank
-        for name, attack in self.adversaries.items():
-            if not self.records.done(name, number):
-                first = number * self.batch_size
-                settings = (self.seed, self.draws, self.first_success)
-                found = examine(self.network, (x, y), first, name, attack, *settings)
-                kept = found.x_adv[: max(0, self.keep - first)].cpu().numpy()
-                self.records.write(name, number, found.rows, kept)
+        for name in missing:
+            self._examine(name, number, x, y)
+
+    def _examine(self, name: str, number: int, x: Tensor, y: Tensor) -> None:
+        work, first = self.work, number * self.work.batch_size
+        with counting(self.network) as meter:
+            found = examine(
+                self.network, (x, y), first, name, self.adversaries[name], work.seed, work.draws, work.early_exit
+            )
+        kept = found.x_adv[: max(0, work.keep - first)].cpu().numpy()
+        self.records.write(name, number, found.rows, kept, meter.cost)
+        self._measure(name, len(y), meter.cost)
+        self._right.setdefault(name, []).extend(found.rows.counts[range(len(y)), found.rows.label] / work.draws)
+        if self._progress is not None:
+            self._progress.advance(len(y), self._so_far(name))
+
+    def _measure(self, name: str, images: int, cost: Cost) -> None:
+        self._spent += cost.seconds
+        self._expected += images * self.work.seconds[name]
+        self._pace = self._spent / self._expected if self._expected else 1.0
+
+    def _so_far(self, name: str) -> str:
+        shares = self._right[name]
+        return f"{name} {100 * sum(shares) / len(shares):.1f} % right"
+
+    def _size(self, number: int) -> int:
+        return min(self.work.batch_size, self.work.n - number * self.work.batch_size)

@@ -1,6 +1,5 @@
 """LightningCLI with one-line errors and with the facts that one part of a configuration knows about another."""
 
-import dataclasses
 import importlib
 import inspect
 import warnings
@@ -18,7 +17,8 @@ import datamodules  # noqa: F401  (imported so that the names of its classes res
 import defenses  # noqa: F401
 import lightning_modules  # noqa: F401
 import models  # noqa: F401
-from attacks import Attack, Ball
+from attacks import Attack
+from callbacks import at_radius
 from cli.messages import shorten
 from cli.names import CONFIGS, Invocation, UsageError, number
 
@@ -163,19 +163,7 @@ def read_suite(file: Path, eps: float | None) -> dict[str, Attack]:
         raise UsageError(f"{file}: {shorten(str(error), [])}") from error
     if eps is None:
         return attacks_by_name
-    return {name: _with_eps(attack, eps) for name, attack in attacks_by_name.items()}
-
-
-def _with_eps(part: Any, eps: float) -> Any:
-    """An attack with every ball in it, and in the attacks inside it, of radius `eps`."""
-    if isinstance(part, Ball):
-        return dataclasses.replace(part, eps=eps)
-    if isinstance(part, list | tuple):
-        return type(part)(_with_eps(inner, eps) for inner in part)
-    if not isinstance(part, Attack):
-        return part
-    settings = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}  # type: ignore[arg-type]
-    return dataclasses.replace(part, **{name: _with_eps(value, eps) for name, value in settings.items()})  # type: ignore[type-var]
+    return {name: at_radius(attack, eps) for name, attack in attacks_by_name.items()}
 
 
 def _class_of(part: Namespace) -> type:

@@ -233,7 +233,7 @@ def _array(table: pa.Table, field: pa.Field) -> NDArray[Any]:
         values = column.to_numpy(zero_copy_only=False)
         kind = bool if field.type == pa.bool_() else np.float64 if pa.types.is_floating(field.type) else np.int64
         return np.asarray(values, dtype=kind)
-    lengths, values = column.value_lengths().to_numpy(), column.flatten().to_numpy()
+    lengths, values = column.value_lengths().to_numpy(), column.flatten().to_numpy(zero_copy_only=False)
     kind = np.float64 if pa.types.is_floating(field.type.value_type) else np.int64
     if len(set(lengths.tolist())) <= 1:
         return values.astype(kind).reshape(len(lengths), -1)
@@ -249,7 +249,8 @@ def _padded(values: NDArray[Any], lengths: Sequence[int] | NDArray[np.integer]) 
 
 def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     if not pa.types.is_list(kind):
-        return pa.array(values.astype(kind.to_pandas_dtype()), kind)
+        # NaN becomes null: two tables with a NaN in the same place are not equal to pyarrow.
+        return pa.array(values.astype(kind.to_pandas_dtype()), kind, from_pandas=True)
     images, length = values.shape
     offsets = pa.array(np.arange(images + 1, dtype=np.int32) * length)
     return pa.ListArray.from_arrays(offsets, _column(values.reshape(-1), kind.value_type))

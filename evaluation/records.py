@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from evaluation.batch import SCHEMA, Batch
+from evaluation.cost import Cost
+
+_COST = b"freshdraw.cost"  # key of a part's metadata
 
 
 class Records:
@@ -69,7 +74,14 @@ class Records:
         """Whether this batch has been written, by this process or another one."""
         return self._part(adversary, batch).exists()
 
-    def write(self, adversary: str, batch: int, rows: Batch, images: NDArray[np.floating] | None = None) -> None:
+    def write(
+        self,
+        adversary: str,
+        batch: int,
+        rows: Batch,
+        images: NDArray[np.floating] | None = None,
+        cost: Cost | None = None,
+    ) -> None:
         """Writes one batch, whole or not at all.
 
         Args:
@@ -77,6 +89,7 @@ class Records:
             batch: its number.
             rows: what the judge saw.
             images: [k, C, H, W] in [0, 1], the first k images of the batch as the adversary left them, to be kept.
+            cost: what it took; beside the rows and not among them, since no two runs take the same time.
         """
         part = self._part(adversary, batch)
         if images is not None and len(images):
@@ -85,7 +98,19 @@ class Records:
             path = self._images(adversary, batch)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content.getvalue())  # before the part: a batch that is done has its images
-        write_atomically(part, _parquet(rows.to_arrow(adversary, batch)))
+        metadata = {_COST: json.dumps(asdict(cost or Cost()))}
+        write_atomically(part, _parquet(rows.to_arrow(adversary, batch).replace_schema_metadata(metadata)))
+
+    def complete(self) -> list[int]:
+        """Numbers of the batches that every adversary of the manifest has, sorted."""
+        sets = [{int(path.stem) for path in self._parts(name)} for name in self.adversaries]
+        return sorted(set.intersection(*sets))
+
+    def cost(self) -> Cost:
+        """What all that was written took, over all runs and processes."""
+        paths = [path for name in self.adversaries for path in self._parts(name)]
+        costs = [json.loads((pq.read_schema(path).metadata or {}).get(_COST, b"{}")) for path in paths]
+        return sum((Cost(**cost) for cost in costs), Cost())
 
     def images(self, adversary: str, batch: int) -> NDArray[np.float32]:
         """The kept images of a batch, [k, C, H, W] in [0, 1]: its first k.
@@ -96,16 +121,20 @@ class Records:
         found: NDArray[np.float32] = np.load(self._images(adversary, batch))
         return found
 
-    def table(self) -> pa.Table:
+    def table(self, complete: bool = False) -> pa.Table:
         """Returns all rows written so far, sorted by (order of the manifest's adversaries, index).
 
         The order of writing and the number of processes leave no trace in it.
+
+        Args:
+            complete: only batches that every adversary has, see `complete`.
 
         Raises:
             ValueError: if another process has put another manifest into the folder.
         """
         self._compare_manifest()
-        return pa.concat_tables([self._rows(name) for name in self.adversaries]).combine_chunks()
+        table = pa.concat_tables([self._rows(name) for name in self.adversaries]).combine_chunks()
+        return table.filter(pc.is_in(table["batch"], pa.array(self.complete(), pa.int32()))) if complete else table
 
     def check(self, n: int) -> None:
         """Checks that each adversary of the manifest has each of the images 0..n-1 exactly once.
@@ -120,9 +149,9 @@ class Records:
             raise ValueError(f"{self.folder} does not hold each of {n} images once: {'; '.join(faults)}")
 
     def finish(self) -> Path:
-        """Writes the table to ``per_image.parquet`` in the folder and returns its path."""
+        """Writes the table of the complete batches to ``per_image.parquet`` in the folder and returns its path."""
         path = self.folder / "per_image.parquet"
-        write_atomically(path, _parquet(self.table()))
+        write_atomically(path, _parquet(self.table(complete=True)))
         return path
 
     @property

@@ -12,7 +12,7 @@ import yaml
 from cli.names import ROOT, recipes, suites
 
 FEW = {"steps": 3, "queries": 60, "rounds": 2, "search_steps": 2, "angles": 2, "shifts": 1, "trials": 2}
-SMALL = ("--n", "8", "--draws", "2", "--batch_size", "4")
+SMALL = ("--n", "8", "--draws", "2", "--batch_size", "4", "--checks", "none")
 
 
 @pytest.mark.parametrize("recipe", [*recipes(), *suites()])
@@ -68,17 +68,18 @@ def test_a_suite_runs(suite, evaluate, trained):
 def check_numbers(printed, adversaries):
     """The printed table against the table of images, counted here."""
     written = [line.removeprefix("wrote ") for line in printed.splitlines() if line.startswith("wrote ")]
-    images, results = map(Path, written[-2:])
+    images, results, report = map(Path, written[-3:])
+    assert report.read_text().startswith("<!DOCTYPE html>")
     assert printed.splitlines()[-1].startswith("next: python evaluate.py ")
     table = pq.read_table(images).to_pydict()
-    assert json.loads(results.read_text())
+    summaries = {summary["adversary"]: summary for summary in json.loads(results.read_text())["summaries"]}
     for adversary in adversaries:
         rows = [i for i, name in enumerate(table["adversary"]) if name == adversary]
         assert [table["index"][i] for i in rows] == list(range(8))
         correct = sum(table["counts"][i][table["label"][i]] for i in rows)
         (line,) = [line for line in printed.splitlines() if line.split()[:1] == [adversary] and ":" not in line]
         passes = sum(table["draws"][i] for i in rows)
-        assert f"{correct} / {passes}" in line
+        assert summaries[adversary]["correct"] == correct
         assert np.isclose(float(line.split()[1]), 100 * correct / passes, atol=0.006)
 
 
@@ -87,7 +88,9 @@ def test_the_same_command_gives_the_same_numbers_without_work(evaluate, trained,
     monkeypatch.setattr("cli.evaluator.examine", None)
     again = evaluate(trained, *SMALL)
     assert (again.code, again.err) == (0, "")
-    assert again.out == first.out
+    # The plan before it tells times and what is done already.
+    assert again.out[again.out.index("\n\n") :] == first.out[first.out.index("\n\n") :]
+    assert "8 images are done already" in again.out
 
 
 def test_a_run_its_best_and_its_last_checkpoint(evaluate, trained, tmp_path):
@@ -103,4 +106,4 @@ def test_a_run_its_best_and_its_last_checkpoint(evaluate, trained, tmp_path):
 
 def test_every_yaml_is_in_a_folder_that_is_tested():
     folders = {path.parent.name for path in (ROOT / "configs").rglob("*.yaml")}
-    assert folders <= {"configs", "models", "suites"}
+    assert folders <= {"configs", "models", "suites", "sweeps"}

@@ -39,4 +39,4 @@ def test_the_adaptive_suite_knows_noise_and_channels() -> None:
     attacks = read_suite(suites()["adaptive"], None)
     assert all(isinstance(attack, Adversary) for attack in attacks.values())
     views = {str(attack.view) for attack in attacks.values() if isinstance(attack, Adversary)}
-    assert {"StraightThrough(everywhere=False, at_image=False)", "Oblivious()", "Frozen(seed=0)"} <= views
+    assert {"StraightThrough", "Oblivious", "Frozen"} <= views
