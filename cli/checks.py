@@ -1,6 +1,6 @@
 """How an evaluation doubts itself: its checks, on its first images, after its table is complete."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,9 +15,15 @@ _IMAGES = {"quick": 64, "full": 128}
 
 
 def checked(
-    network: nn.Module, split: Any, attacks: dict[str, Attack], records: Records, rows: dict[str, Rows]
+    network: nn.Module,
+    split: Any,
+    attacks: dict[str, Attack],
+    records: Records,
+    rows: dict[str, Rows],
+    level: Literal["none", "quick", "full"],
+    surrogate: nn.Module | None,
 ) -> list[Check]:
-    """The checks that the manifest asks for.
+    """The checks of an evaluation, none at level "none".
 
     Args:
         network: the network, on the device where the checks shall run.
@@ -25,9 +31,10 @@ def checked(
         attacks: the suite, by name.
         records: of the evaluation.
         rows: its complete batches, by adversary.
+        level: how many checks.
+        surrogate: another network, from which attacks are transferred.
     """
     manifest = records.manifest
-    level = manifest["checks"]
     if level == "none":
         return []
     n = min(_leading(rows["clean"]), _IMAGES[level])
@@ -48,6 +55,7 @@ def checked(
         seed=manifest["seed"],
         draws=manifest["draws"],
         level=level,
+        surrogate=None if surrogate is None else surrogate.to(device),
         progress=lambda line: print(line, flush=True),
     )
 

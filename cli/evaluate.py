@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from cli.names import recipes, resolve, suites
 from cli.quiet import hush
 from cli.settings import OPTIONS, Settings
-from cli.targets import target_of
+from cli.targets import target_at, target_of
 from cli.train import guarded
 
 HELP = """\
@@ -43,6 +43,7 @@ options, in any order; `--a b` or `--a=b`
   --draws N             passes of the judge per image (default: 100 for a random network, 1 for another)
   --votes K             passes that the deployed model votes over, for the accuracy of a vote (default: 1)
   --checks KIND         how much the evaluation doubts itself: quick, full or none (default: quick)
+  --surrogate NETWORK   another network, from which the checks transfer attacks: a run, or RECIPE=WEIGHTS_FILE
   --split NAME          test, val or train (default: test)
   --batch_size N        images per unit of work (default: 100, on a GPU 500, with --budget 20)
   --seed N              of attacks and judge (default: 0)
@@ -80,7 +81,9 @@ def _evaluate(words: list[str]) -> None:
     target = target_of(invocation)
     from cli.evaluation import evaluate
 
-    evaluate(target, settings)
+    words = [word for word in invocation.options if word.startswith("--data")]
+    surrogate = None if settings.surrogate is None else target_at(settings.surrogate, words)
+    evaluate(target, settings, surrogate)
 
 
 def _compare(words: list[str]) -> None:

@@ -46,6 +46,7 @@ class Job:
     split: Any
     records: Records
     trainer: "pl.Trainer"
+    surrogate: Target | None
 
     @property
     def n(self) -> int:
@@ -53,11 +54,11 @@ class Job:
         return int(self.records.manifest["n"])
 
 
-def evaluate(target: Target, settings: Settings) -> None:
+def evaluate(target: Target, settings: Settings, surrogate: Target | None = None) -> None:
     """Evaluate, on as many devices as asked for, and print the table."""
     # A GPU would round the factors of convolutions to 10 bits (TF32); reported numbers are float32.
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    job = _prepared(target, settings)
+    job = _prepared(target, settings, surrogate)
     first = job.trainer.is_global_zero
     with refusing(job.records.claim) if first else nullcontext():
         work, costs = _planned(job)
@@ -70,7 +71,7 @@ def evaluate(target: Target, settings: Settings) -> None:
             _conclude(job)
 
 
-def _prepared(target: Target, settings: Settings) -> Job:
+def _prepared(target: Target, settings: Settings, surrogate: Target | None) -> Job:
     attacks, radii = _attacks(settings)
     split = refusing(target.cli.datamodule.split, settings.split)
     if settings.n is not None and settings.n > len(split):
@@ -86,7 +87,7 @@ def _prepared(target: Target, settings: Settings) -> Job:
         }
     )
     manifest = _manifest(target, settings, attacks, radii, settings.n or len(split), trainer)
-    return Job(target, settings, attacks, split, _records(target, settings, manifest), trainer)
+    return Job(target, settings, attacks, split, _records(target, settings, manifest), trainer, surrogate)
 
 
 def _attacks(settings: Settings) -> tuple[dict[str, Attack], dict[str, dict[str, float]]]:
@@ -118,7 +119,6 @@ def _manifest(
         "attacks": {name: repr(attack) for name, attack in attacks.items()},
         "bounded": [name for name, attack in attacks.items() if getattr(attack, "ball", None) is not None],
         "batch_size": settings.batch_size or _batch_size(settings, trainer),
-        "checks": settings.checks if attacks else "none",
         "data": {"class_path": data.class_path, **(arguments if settings.split != "test" else {})},
         "draws": draws,
         "early_exit": settings.early_exit and not random,
@@ -222,7 +222,9 @@ def _conclude(job: Job) -> None:
     rows = rows_of(table)
     # Lightning leaves the network on the CPU.
     network = job.target.network.to(job.trainer.strategy.root_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    checks = checked(network, job.split, job.attacks, records, rows)
+    surrogate = job.surrogate.network if job.surrogate else None
+    level = job.settings.checks if job.attacks else "none"
+    checks = checked(network, job.split, job.attacks, records, rows, level, surrogate)
     numbers = numbers_of(rows, setting_of(records.manifest), records.manifest["radii"])
     n, cost = numbers.summaries[0].n, records.cost()
     results = write_results(

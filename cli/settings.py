@@ -20,6 +20,7 @@ OPTIONS = (
     "--seed",
     "--early_exit",
     "--checks",
+    "--surrogate",
     "--budget",
     "--keep",
     "--wandb",
@@ -44,6 +45,7 @@ class Settings:
         seed: of attacks and judge.
         early_exit: whether a network without noise is attacked no further once it errs.
         checks: how much the evaluation doubts itself.
+        surrogate: another network, from which the checks transfer attacks; None: none.
         budget: seconds after which no batch is begun; None: no limit.
         keep: of the first so many images every adversary's version is kept.
         wandb: whether the finished evaluation is shown in W&B, too.
@@ -61,6 +63,7 @@ class Settings:
     seed: int
     early_exit: bool
     checks: Literal["none", "quick", "full"]
+    surrogate: str | None
     budget: float | None
     keep: int
     wandb: bool
@@ -86,6 +89,7 @@ class Settings:
             seed=number_in(taken, "--seed", int, 0) or 0,
             early_exit=_one_of(taken, "--early_exit", "true", "false") == "true",
             checks=_one_of(taken, "--checks", "quick", "full", "none"),  # type: ignore[arg-type]
+            surrogate=taken.get("--surrogate"),
             budget=_seconds(taken["--budget"]) if "--budget" in taken else None,
             keep=8 if keep is None else keep,
             wandb=_one_of(taken, "--wandb", "false", "true") == "true",

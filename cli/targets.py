@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.names import Invocation, UsageError, recipes
+from cli.names import Invocation, UsageError, recipes, resolve, unknown
 from cli.runs import checkpoint_in, folder_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,25 @@ def target_of(invocation: Invocation) -> Target:
     if weights is not None:
         return from_weights(Path(weights), invocation)
     return from_run(checkpoint_in(Path(places[0]), prefer="best"), invocation)
+
+
+def target_at(place: str, options: list[str], take: tuple[str, ...] = ()) -> Target:
+    """The network that one word names: a run folder or checkpoint, or RECIPE=WEIGHTS_FILE.
+
+    Args:
+        place: the word.
+        options: what else the command line says about networks and data.
+        take: options among them that are not about either.
+
+    Raises:
+        UsageError: there is no such run, recipe or file.
+    """
+    recipe, _, file = place.partition("=")
+    if not file:
+        return from_run(checkpoint_in(Path(place), prefer="best"), resolve(options, take=take))
+    if recipe not in recipes():
+        raise UsageError(unknown("recipe", recipe, recipes(), "RECIPE=WEIGHTS_FILE"))
+    return from_weights(Path(file), resolve([*options, f"--model={recipe}"], take=take))
 
 
 def from_run(checkpoint: Path, invocation: Invocation) -> Target:

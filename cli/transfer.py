@@ -10,12 +10,11 @@ import torch
 
 from analysis.transfer import figure, table
 from cli.certify import device_of
-from cli.names import UsageError, recipes, resolve, unknown
+from cli.names import UsageError, resolve
 from cli.parser import read_suite
 from cli.progress import Progress
-from cli.runs import checkpoint_in
 from cli.settings import Settings
-from cli.targets import Target, from_run, from_weights, refusing
+from cli.targets import Target, refusing, target_at
 from defenses import is_random
 from evaluation import Records, aligned, rows_of
 from evaluation.records import write_atomically
@@ -46,7 +45,7 @@ def main(words: list[str]) -> None:
     if settings.suite is None or len(settings.radii) > 1:
         raise UsageError("transfer takes a suite with attacks, and one radius at most")
     attacks = read_suite(settings.suite, settings.radii[0] if settings.radii else None)
-    members = _named([_target(place, options) for place in places])
+    members = _named([target_at(place, options, _TAKEN) for place in places])
     _transfer(members, attacks, settings)
 
 
@@ -54,15 +53,6 @@ def _is_place(words: list[str], word: str) -> bool:
     """Whether a word names a network: it is not the value of the option before it."""
     before = words[words.index(word) - 1] if words.index(word) else ""
     return not before.startswith("--") or "=" in before
-
-
-def _target(place: str, options: list[str]) -> Target:
-    recipe, _, file = place.partition("=")
-    if not file:
-        return from_run(checkpoint_in(Path(place), prefer="best"), resolve(options, take=_TAKEN))
-    if recipe not in recipes():
-        raise UsageError(unknown("recipe", recipe, recipes(), "RECIPE=WEIGHTS"))
-    return from_weights(Path(file), resolve([*options, f"--model={recipe}"], take=_TAKEN))
 
 
 def _named(targets: list[Target]) -> list[_Named]:

@@ -80,7 +80,7 @@ def run_checks(
 ) -> list[Check]:
     """Doubt an evaluation: run what it takes, and say what was found.
 
-    "quick" costs at most about 400 gradients and 1,000 further passes per image, as a rule half of it; "full" doubles
+    "quick" costs at most about 400 gradients per image, as a rule half, and some 1,000 further passes; "full" doubles
     the suite's strongest attack in steps, draws and restarts, tries 10,000 random points and makes the binarization
     test. Rows lie in ``checks/`` of the folder; checks that were killed go on where they stopped.
 

@@ -151,7 +151,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.fixture
 def suite(tmp_path: Path) -> list[str]:
     (tmp_path / "suite.yaml").write_text(SUITE)
-    return ["--suite", str(tmp_path / "suite.yaml"), "--draws", "3"]
+    return ["--suite", str(tmp_path / "suite.yaml"), "--draws", "3", "--checks", "none"]
 
 
 def evaluate_alone(arguments: list[str], out: Path) -> Path:
