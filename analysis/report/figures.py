@@ -17,7 +17,7 @@ def loss_charts(evaluation: Evaluation) -> list[Chart]:
 
 def _loss_chart(rows: Rows, series: int) -> Chart | None:
     loss = carried(rows.loss)
-    if loss.shape[1] < 2:
+    if not len(loss) or loss.shape[1] < 2:  # no image has any if all were wrong before the attack began
         return None
     low, high = np.quantile(loss, [0.25, 0.75], axis=0)
     course = np.linspace(0, 100, loss.shape[1])

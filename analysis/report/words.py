@@ -11,7 +11,7 @@ _ALWAYS = {
     "interval": "The images are a sample of all images of their kind. Brackets that are made in this way hold the "
     "accuracy on all of them for 95 of 100 samples.",
     "worst case": "Each image under the adversary that does it most harm, nobody being one of them. The number to "
-    "quote, since an attacker would try them all. Every adversary counts, however far it moved the image.",
+    "quote, since an attacker would try them all. Attacks that go as far as they must do not count.",
     "L2, Linf": "Size of a perturbation of pixels between 0 and 1: the root of the sum of all squared changes, and the "
     "largest change of a value. 8/255 = 0.0314.",
     "queries": "How many images the attack showed to the network to make one of its own.",

@@ -103,3 +103,7 @@ def test_charts_of_an_evaluation(tmp_path: Path) -> None:
     other = replace(evaluation, results={**evaluation.results, "curves": {}})
     assert robustness_charts(other) == []
     assert [len(one.lines) for one in compared_charts({"a": evaluation, "b": evaluation, "c": other})] == [2, 2]
+
+
+def test_an_attack_that_began_with_no_image_has_no_losses_to_draw() -> None:
+    assert carried(np.full((4, 5), np.nan)).shape == (0, 5)

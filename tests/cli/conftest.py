@@ -41,6 +41,9 @@ def _undone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("SLURM_JOB_ID", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     yield
+    for name, module in list(sys.modules.items()):  # what a test wrote and imported
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
     logging.disable(logging.NOTSET)
 
 

@@ -82,7 +82,7 @@ def test_examples_mean_what_they_say():
 @pytest.mark.parametrize("example", examples("evaluate"))
 def test_evaluation_examples_are_accepted(example, trained, tmp_path, monkeypatch):
     reached = []
-    monkeypatch.setattr(cli.evaluate, "evaluate", lambda target, settings: reached.append((target, settings)))
+    monkeypatch.setattr("cli.evaluation.evaluate", lambda *arguments: reached.append(arguments))
     monkeypatch.setattr(cli.targets, "from_weights", lambda path, invocation: reached.append(invocation))
     run = r"runs/robustnet_adv/[\d_-]+/checkpoints/last\.ckpt|runs/robustnet_adv/[\d_-]+|\bRUN\b"
     words = shlex.split(re.sub(run, str(trained), example))
