@@ -237,6 +237,8 @@ def _conclude(job: Job) -> None:
         cost={"forward": cost.forward, "backward": cost.gradient, "seconds": cost.seconds},
     )
     print(format_table(numbers.summaries, _caption(job, n), numbers.worst_case))
+    rate = f"{cost.forward / cost.seconds:.0f} a second and device" if cost.seconds else "not timed"
+    print(f"{cost.forward:,} passes, {cost.gradient:,} of them with a gradient: {rate}")
     if checks:
         print(f"\n{format_checks(checks)}\n")
     if job.settings.wandb:
