@@ -15,12 +15,14 @@ usage: python evaluate.py RUN_OR_CHECKPOINT [options]
        python evaluate.py compare EVALUATION EVALUATION ...
        python evaluate.py report EVALUATION
        python evaluate.py transfer NETWORK NETWORK ... [options]
+       python evaluate.py paper NAME [--scale smoke|laptop|paper] [--weights DIR] [--data.root DIR] [--imagenet DIR]
 
 Say how robust a network is: each image attacked, then judged on fresh draws. Model, data and recipe come from the run.
 A killed evaluation goes on where it stopped when the same command is typed again.
 
 compare  several evaluations of the same images side by side, with paired differences
 report   write report.html of a finished evaluation again
+paper    a table or figure of the papers, ours beside theirs (configs/papers)
 transfer attacks made on each network, shown to all: a matrix; NETWORK is a run, or RECIPE=WEIGHTS_FILE
 
 suites   {suites}
@@ -104,4 +106,15 @@ def _transfer(words: list[str]) -> None:
     transfer(words)
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {"compare": _compare, "report": _report, "transfer": _transfer}
+def _paper(words: list[str]) -> None:
+    from cli.paper import main as paper
+
+    paper(words)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "compare": _compare,
+    "paper": _paper,
+    "report": _report,
+    "transfer": _transfer,
+}

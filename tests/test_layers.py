@@ -16,6 +16,7 @@ ALLOWED = {
     "lightning_modules": {"models", "defenses", "attacks"},
     "callbacks": {"models", "defenses", "attacks", "evaluation", "lightning_modules", "datamodules"},
     "analysis": {"models", "defenses", "attacks", "evaluation", "lightning_modules", "datamodules", "callbacks"},
+    "papers": {"models", "defenses", "attacks", "evaluation", "analysis"},
 }
 WITHOUT_LIGHTNING = ("models", "defenses", "attacks", "evaluation")
 

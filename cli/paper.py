@@ -1,0 +1,159 @@
+"""`evaluate.py paper`: an experiment of the papers at a chosen scale, beside the printed numbers."""
+
+import dataclasses
+import platform
+import shlex
+import time
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cli.messages import shorten
+from cli.names import CONFIGS, UsageError, number_in, resolve, unknown
+from cli.parser import Parser, read_settings
+from cli.progress import duration
+from cli.targets import target_at
+from papers import Bench, Experiment, smoke, write
+from papers.writing import shown
+
+PLACES = ("--scale", "--weights", "--data.root", "--imagenet", "--seed", "--out")
+# Published networks by the names of their files, and the recipes that they belong to.
+RECIPES = {
+    "cifar10_plain": "plain",
+    "cifar10_adv": "adv",
+    "cifar10_pni_w_adv": "pni_w_adv",
+    "cifar10_robustnet": "robustnet",
+    "cifar10_robustnet_adv": "robustnet_adv",
+    "cifar10_resnet20_imagenet_norm": "plain_normalized",
+}
+USAGE = "python evaluate.py paper NAME [--scale smoke|laptop|paper] [--weights DIR] [--data.root DIR] [--imagenet DIR]"
+
+
+def experiments() -> dict[str, Path]:
+    """The experiments by name."""
+    return {path.stem: path for path in sorted((CONFIGS / "papers").glob("*.yaml"))}
+
+
+def read_experiment(file: Path, scale: str) -> Experiment:
+    """The experiment of a file at a scale.
+
+    Raises:
+        UsageError: the file does not describe an experiment, or has no such scale.
+    """
+    parser = Parser()
+    parser.add_argument("--it", type=Experiment)
+    try:
+        parsed = parser.parse_args([f"--it={yaml.safe_dump(read_settings(file), sort_keys=False)}"])
+        found: Experiment = parser.instantiate(parsed).it
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"{file}: {shorten(str(error), [])}") from error
+    if scale == "smoke":
+        shortened: Experiment = smoke.shortened(found)
+        return shortened
+    if scale not in found.scales:
+        raise UsageError(f"--scale takes smoke, {', '.join(found.scales)} for {file.stem}, got '{scale}'")
+    return dataclasses.replace(found, **found.scales[scale])
+
+
+def main(words: list[str]) -> None:
+    """Run one experiment, several, or all.
+
+    Args:
+        words: those after `paper`: names of experiments or "all", and options.
+
+    Raises:
+        UsageError: a name is unknown or an option is wrong.
+    """
+    taken = (invocation := resolve(words, take=PLACES)).taken
+    if options := [word for word in invocation.options if word.startswith("-")]:
+        raise UsageError(f"paper takes no {options[0]}; usage: {USAGE}")
+    known = experiments()
+    names = list(known) if invocation.options == ["all"] else invocation.options
+    if not names:
+        raise UsageError(f"name one or more of {', '.join(known)}, or all; usage: {USAGE}")
+    for name in names:
+        if name not in known:
+            raise UsageError(unknown("experiment", name, [*known, "all"], "see configs/papers"))
+    scale, out = taken.get("--scale", "smoke"), Path(taken.get("--out", "runs/papers"))
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # no TF32: reported numbers are float32
+    for name in names:
+        _run(name, read_experiment(known[name], scale), scale, _bench(scale, taken, out), out, words)
+
+
+def _bench(scale: str, taken: dict[str, str], out: Path) -> Bench:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    seed = number_in(taken, "--seed", int, 0) or 0
+    if scale == "smoke":
+        return Bench(out / "smoke", smoke.network, smoke.split, seed, device)
+    places = _Places(taken)
+    return Bench(out / "kept", places.network, cache(places.split), seed, device)
+
+
+class _Places:
+    """Where networks and images lie, as the options say."""
+
+    def __init__(self, taken: dict[str, str]) -> None:
+        self.taken = taken
+
+    def network(self, name: str) -> torch.nn.Module:
+        """A published network."""
+        if name == "imagenet_squeezenet1_0":
+            return self._squeezenet(name)
+        if name not in RECIPES:
+            raise UsageError(f"no network is called {name}; known: {', '.join(RECIPES)}")
+        return target_at(f"{RECIPES[name]}={self._file(name)}", [f"--data.root={self._of('--data.root')}"]).network
+
+    def split(self, data: str) -> Any:
+        """A data set's test split."""
+        import datamodules
+
+        root = self._of("--imagenet" if data == "ImageNet" else "--data.root")
+        return getattr(datamodules, data)(root=root).split("test")
+
+    def _squeezenet(self, name: str) -> torch.nn.Module:
+        from torchvision.models import squeezenet1_0
+
+        from models import Normalized, read_weights
+
+        network = squeezenet1_0(weights=None)
+        network.load_state_dict(read_weights(self._file(name)).tensors)
+        return Normalized(network, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+    def _file(self, name: str) -> Path:
+        return Path(self._of("--weights")) / f"{name}.safetensors"
+
+    def _of(self, option: str) -> str:
+        if option not in self.taken:
+            raise UsageError(f"{option} is missing: a scale above smoke needs published networks and real images")
+        return self.taken[option]
+
+
+def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:
+    cost = experiment.cost(bench)
+    print(f"\n{name} ({scale}): {experiment.title}")
+    print(f"about {cost.forward:,} passes, {cost.gradient:,} of them with a gradient, less what is kept", flush=True)
+    started = time.monotonic()
+    findings = experiment.run(bench)
+    seconds = time.monotonic() - started
+    facts = {
+        "name": name,
+        "scale": scale,
+        "settings": repr(experiment),
+        "command": f"python evaluate.py paper {shlex.join(words)}",
+        "cost": dataclasses.asdict(cost),
+        "seconds": round(seconds, 1),
+        "seed": bench.seed,
+        "date": date.today().isoformat(),
+        "device": str(bench.device),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
+    files = write(out / name / scale, findings, facts)
+    print(
+        f"{shown(findings)}\n{duration(seconds)}; {bench.found} batches were kept from before, {bench.made} were made"
+    )
+    print("\n".join(f"wrote {file}" for file in files))

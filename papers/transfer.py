@@ -1,0 +1,113 @@
+"""Transfer between channels: attacked through channel A, defended by channel D (EEPD table 1, draft tables 1, 6, 7)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attacks import Adversary, Attack, CarliniWagner, StraightThrough
+from defenses import Channel
+from evaluation import Cost, bootstrap
+from papers.bench import Bench, Network, Source
+from papers.experiment import Experiment, Findings, Value, Verdict, beside
+from papers.style import panels
+
+
+@dataclass(frozen=True)
+class Transfer(Experiment):
+    """Rows: the attacker's channel ("Empty": nobody attacks). Columns: the defender's. Cells: accuracy in %.
+
+    Args:
+        network: its name.
+        data: the data set.
+        n: images.
+        channels: by the papers' names.
+        attack: on the network behind the attacker's channel.
+        draws: passes of a random defense per image.
+    """
+
+    network: str = "cifar10_resnet20_imagenet_norm"
+    data: str = "CIFAR10"
+    n: int = 500
+    channels: dict[str, Channel] = field(default_factory=dict)
+    attack: Attack = Adversary(
+        CarliniWagner(steps=100, search_steps=5), StraightThrough(everywhere=True, at_image=True)
+    )
+    draws: int = 20
+
+    def cost(self, bench: Bench) -> Cost:
+        """See `Experiment`."""
+        network, source = bench.network(self.network), Source(self.data, self.n)
+        attacks = sum((bench.cost(network.behind([c]), self.attack, source) for c in self.channels.values()), Cost())
+        judged = sum(
+            (bench.cost(network.behind([c]), None, source, self.draws) for c in self.channels.values()), Cost()
+        )
+        return attacks + judged * (1 + len(self.channels))
+
+    def run(self, bench: Bench) -> Findings:
+        """See `Experiment`."""
+        network, source = bench.network(self.network), Source(self.data, self.n)
+        shares = dict(self._shares(bench, network, source))
+        ours: dict[str, dict[str, Value]] = {}
+        for (row, column), share in shares.items():
+            low, high = bootstrap(share)
+            ours.setdefault(row, {})[column] = Value(100 * float(share.mean()), 100 * low, 100 * high)
+        caption = (
+            f"{self.title}. {self.network}, {self.data}, n = {self.n}; attack {self.attack}; {self.draws} draws of a "
+            "random defense per image; accuracy in %, 95 % bootstrap intervals over images."
+        )
+        return Findings(
+            [beside("cells", ours, self.printed, caption)], {"matrix": self._figure(ours)}, self._verdicts(shares)
+        )
+
+    def _shares(self, bench: Bench, network: Network, source: Source) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+        attackers: dict[str, Network | None] = {
+            "Empty": None,
+            **{a: network.behind([c]) for a, c in self.channels.items()},
+        }
+        for (row, made_on), (column, channel) in product(attackers.items(), self.channels.items()):
+            attack = None if made_on is None else self.attack
+            found = bench.judged(network.behind([channel]), source, self.draws, made_on, attack)
+            yield (row, column), (found["answers"] == found["label"][:, None]).mean(axis=1)
+            if column == list(self.channels)[-1]:
+                bench.say(f"{row}: done")
+
+    def _figure(self, ours: dict[str, dict[str, Value]]) -> Figure:
+        figure, axes = panels(1, 2, 5.0, 4.2)
+        for each, (title, table) in zip(axes, {"ours": ours, "printed": self._printed_values()}.items(), strict=True):
+            rows, columns = [row for row in ours if row in table], list(self.channels)
+            values = [[table[row].get(column, Value(np.nan)).value for column in columns] for row in rows]
+            each.grid(visible=False)
+            each.set_title(title)
+            if not rows:
+                each.text(0.5, 0.5, "no numbers printed", ha="center")
+                continue
+            each.imshow(values, vmin=0, vmax=100, cmap="cividis")
+            each.set_xticks(range(len(columns)), columns, rotation=30)
+            each.set_yticks(range(len(rows)), rows)
+            each.set(xlabel="defended by", ylabel="attacked through")
+            for i, j in product(range(len(rows)), range(len(columns))):
+                if np.isfinite(values[i][j]):
+                    color = "white" if values[i][j] < 50 else "black"
+                    each.text(j, i, f"{values[i][j]:.1f}", ha="center", va="center", color=color, fontsize=8)
+        return figure
+
+    def _printed_values(self) -> dict[str, dict[str, Value]]:
+        return {row: {column: Value(value) for column, value in cells.items()} for row, cells in self.printed.items()}
+
+    def _verdicts(self, shares: dict[tuple[str, str], np.ndarray]) -> list[Verdict]:
+        """For each deterministic channel: is it broken where the attacker knows it, and does that transfer?"""
+        return [_own_attack(name, shares) for name in self.channels]
+
+
+def _own_attack(name: str, shares: dict[tuple[str, str], np.ndarray]) -> Verdict:
+    """Whether a channel that is attacked through itself keeps less than it keeps against nobody, paired over images."""
+    difference = shares["Empty", name] - shares[name, name]
+    claim = f"{name} loses accuracy to an attacker who knows it"
+    low, high = bootstrap((difference + 1) / 2)
+    low, high = 2 * low - 1, 2 * high - 1
+    outcome = "confirmed" if low > 0 else "refuted" if high < 0 else "undecided"
+    reason = f"{100 * difference.mean():.1f} points [{100 * low:.1f}, {100 * high:.1f}] lost, paired over images"
+    return Verdict(claim, outcome, reason)  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""Every experiment of the papers at its smallest scale, and that what is kept is not made again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.paper import experiments
+from tests.cli.conftest import Outcome
+
+Evaluate = Callable[..., Outcome]
+OUTCOMES = {"confirmed", "refuted", "undecided", "not testable here"}
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_an_experiment_runs_at_the_scale_of_a_test(name: str, evaluate: Evaluate, tmp_path: Path) -> None:
+    outcome = evaluate("paper", name, "--scale", "smoke", "--out", tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    folder = tmp_path / name / "smoke"
+    result = json.loads((folder / "result.json").read_text())
+    assert outcome.out.strip().startswith(f"{name} (smoke): ")
+    assert f"about {result['cost']['forward']:,} passes" in outcome.out
+    assert {verdict["outcome"] for verdict in result["verdicts"]} <= OUTCOMES
+    assert result["tables"]
+    for table in result["tables"]:
+        assert (folder / f"{table}.csv").read_text().count("\n") == 1 + len(result["tables"][table]["rows"])
+    figures = list(folder.glob("*.svg"))
+    assert all(figure.with_suffix(".png").is_file() for figure in figures)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "smoke").iterdir()}
+    again = evaluate("paper", name, "--scale", "smoke", "--out", tmp_path)
+    assert again.code == 0
+    assert "0 were made" in again.out
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert json.loads((folder / "result.json").read_text())["tables"] == result["tables"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name one or more of "),
+        (("iclr-tabel1",), "unknown experiment 'iclr-tabel1'; did you mean iclr-table1"),
+        (("iclr-table1", "--scale", "huge"), "--scale takes smoke, laptop, paper for iclr-table1, got 'huge'"),
+        (("iclr-table1", "--scale", "laptop"), "--weights is missing: a scale above smoke needs published networks"),
+        (("iclr-table1", "--n", "5"), "paper takes no --n"),
+    ],
+)
+def test_mistakes_end_in_one_line(words: tuple[str, ...], message: str, evaluate: Evaluate) -> None:
+    outcome = evaluate("paper", *words)
+    assert (outcome.code, len(outcome.err.splitlines())) == (2, 1)
+    assert message in outcome.err
