@@ -1,4 +1,4 @@
-"""What a table or figure of the papers is: a few settings, work on the bench, and findings beside the printed numbers."""
+"""What a table or figure of the papers is: settings, work on the bench, findings beside the printed numbers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
