@@ -14,23 +14,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cli.evaluate import main as evaluate
+from cli.paper import RECIPES
 
-# File of weights -> the recipe it belongs to.
-MODELS = {
-    "cifar10_plain": "plain",
-    "cifar10_adv": "adv",
-    "cifar10_pni_w_adv": "pni_w_adv",
-    "cifar10_robustnet": "robustnet",
-    "cifar10_robustnet_adv": "robustnet_adv",
-    "cifar10_resnet20_imagenet_norm": "plain_normalized",
-}
 PGD_IMAGES = 1000
+_WITHOUT_NOISE = ("plain", "adv", "plain_normalized")
 LAST = "--early_exit=false"  # the last iterate, as in the papers
 
 
 def evaluated(weights: Path, recipe: str, data: str, out: Path, *options: str) -> dict[str, dict[str, Any]]:
     """Run evaluate.py; returns the numbers by adversary."""
-    words = [f"--weights={weights}", f"--model={recipe}", f"--data.root={data}", f"--out={out}", *options]
+    draws = [] if recipe in _WITHOUT_NOISE else ["--draws=20"]
+    words = [f"--weights={weights}", f"--model={recipe}", f"--data.root={data}", f"--out={out}", "--checks=none"]
+    words += [*draws, *options]
     if evaluate(words):
         raise SystemExit(f"evaluate.py {' '.join(words)} failed")
     summaries = json.loads((out / "results.json").read_text())["summaries"]
@@ -49,7 +44,7 @@ def main() -> None:
         raise SystemExit(__doc__)
     folder, data = Path(sys.argv[1]), sys.argv[2]
     rows = []
-    for name, recipe in MODELS.items():
+    for name, recipe in RECIPES.items():
         weights, out = folder / f"{name}.safetensors", Path("runs/checkpoints") / name
         clean = evaluated(weights, recipe, data, out / "clean", "--suite=none")["clean"]
         pgd = evaluated(weights, recipe, data, out / "pgd", "--suite=pgd", f"--n={PGD_IMAGES}", LAST)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -58,7 +57,7 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
     """Certify the first n images of a split and print the table."""
     import torch
 
-    from callbacks import on_terminal
+    from cli.progress import Progress
     from evaluation.smoothing import Smoothing, certify, smoothing_base
 
     network, own = smoothing_base(target.network)
@@ -71,13 +70,14 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
     rows = _open_rows(target, settings, split_name, smoothing)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     missing = [index for index in range(n) if index not in rows.known]
-    progress = Progress(len(missing), on_terminal())
+    progress = Progress(n, "certified images", done=n - len(missing))
     for index in missing:
         pixels, label = split[[index]]
         x = (pixels.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
         (certificate,) = certify(network, x, smoothing, settings.seed, index, settings.batch_size)
         rows.add(index, int(label), certificate)
-        progress.step()
+        progress.advance(1)
+    progress.close()
     _report(target, settings, rows, split_name, smoothing, n, str(device))
 
 
@@ -87,24 +87,6 @@ def device_of(target: Target) -> Any:
 
     quiet = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_progress_bar": False}
     return trainer_of({**target.cli.config_init.trainer, **quiet, "devices": 1}).strategy.root_device
-
-
-class Progress:
-    """A counter on a terminal, a line at every tenth of the images elsewhere."""
-
-    def __init__(self, n: int, terminal: bool) -> None:
-        self.n, self.terminal, self.done, self.started = n, terminal, 0, time.monotonic()
-
-    def step(self) -> None:
-        """Count an image."""
-        self.done += 1
-        seconds = (time.monotonic() - self.started) / self.done
-        left = (self.n - self.done) * seconds / 60
-        text = f"certified {self.done}/{self.n} images  {seconds:.2f} s/image  {left:.1f} min left"
-        if self.terminal:
-            print(f"\r{text:<70}", end="\n" if self.done == self.n else "", file=sys.stderr, flush=True)
-        elif self.done * 10 // self.n > (self.done - 1) * 10 // self.n:
-            print(text, flush=True)
 
 
 def _open_rows(target: Target, settings: Settings, split_name: str, smoothing: "Smoothing") -> "Rows":
