@@ -1,8 +1,8 @@
 """Leading eigenpairs of the input Hessian of the cross-entropy, image by image but batched.
 
-EEPD section 3.7 with figure 6, ICLR draft section 5 with figure 3 and section C.12 with figures 18 and 19: lambda_max of
-d^2 CE / dx^2 with the predicted class, at original and adversarial images. Three ways: `exact_curvature` for piecewise
-linear networks, `lanczos_curvature` for all, and `power_curvature` as the papers did it.
+EEPD section 3.7 with figure 6, ICLR draft section 5 with figure 3 and section C.12 with figures 18 and 19: the largest
+eigenvalue of d^2 CE / dx^2 with the predicted class, at original and adversarial images. Three ways: `exact_curvature`
+for piecewise linear networks, `lanczos_curvature` for all, and `power_curvature` as the papers did it.
 
 Second derivatives do not see kinks. Along a line through a ReLU network the slope jumps wherever a unit switches, and
 that part of the bending is in no Hessian.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.derivatives import Graph, Scale, checked_classes, graph_of, pull_back, starts
+from analysis.derivatives import Graph, Scale, checked_classes, cross_entropy, graph_of, pull_back, starts
 from analysis.eigenpairs import Eigenpairs, Operator, Which, lanczos, power_iteration
 from attacks import Model
 from defenses import Stream, drawing_from
@@ -33,9 +33,9 @@ def exact_curvature(model: Model, x: Tensor, k: int = 1, *, scale: Scale = 1.0, 
     - It is for convolutions, linear layers, ReLU and its kin, average and max pooling, dropout or noise that is added
       (one draw), BatchNorm in eval mode, normalisation, and channels that are linear (Fourier compression with a fixed
       mask, additive noise) or stand aside.
-    - It is not for GELU, SiLU, tanh, attention, BatchNorm in training mode, noise scaled by the size of activations, and
-      SVD or total variation as channels. There the matrix is the Gauss-Newton part of the Hessian and the rest is
-      missing. `second_order_rest` measures it: ask it on some images before relying on this function.
+    - It is not for GELU, SiLU, tanh, attention, BatchNorm in training mode, and SVD or total variation as channels.
+      There the matrix is the Gauss-Newton part of the Hessian and the rest is missing. `second_order_rest` measures it:
+      ask it on some images before relying on this function.
     - Max pooling with equal inputs is a kink: the derivative is that of the one which PyTorch picks, as in every other
       method here. Equal zeros behind a ReLU do no harm, since none of them has a derivative.
 
@@ -96,12 +96,7 @@ def lanczos_curvature(
         FloatingPointError: the model answers NaN or infinity.
     """
     solve = partial(lanczos, k=k, steps=steps, tolerance=tolerance, which=which)
-    parts = [
-        _by_products(model, x[i : i + chunk], None if y is None else y[i : i + chunk], scale, solve, normal_like,
-                     (seed, first + i))
-        for i in starts(len(x), chunk)
-    ]  # fmt: skip
-    return _joined(parts)
+    return _by_products(model, x, y, solve, normal_like, seed=seed, first=first, scale=scale, chunk=chunk)
 
 
 def power_curvature(
@@ -123,27 +118,31 @@ def power_curvature(
     Arguments and errors as in `lanczos_curvature`, but for steps and tolerance, which see in `power_iteration`.
     """
     solve = partial(power_iteration, k=k, steps=steps, tolerance=tolerance)
-    parts = [
-        _by_products(model, x[i : i + chunk], None if y is None else y[i : i + chunk], scale, solve, uniform_like,
-                     (seed, first + i))
-        for i in starts(len(x), chunk)
-    ]  # fmt: skip
-    return _joined(parts)
+    return _by_products(model, x, y, solve, uniform_like, seed=seed, first=first, scale=scale, chunk=chunk)
 
 
 def second_order_rest(
     model: Model, x: Tensor, y: Tensor | None = None, *, seed: int = 0, first: int = 0, scale: Scale = 1.0
 ) -> Tensor:
-    """What `exact_curvature` misses: ||(H - J^T (diag p - p p^T) J) v|| / ||H v|| for a random v, on a sample of images.
+    """What `exact_curvature` misses: ||(H - J^T (diag p - p p^T) J) v|| / ||H v|| for a random v, image by image.
 
-    H v comes from differentiating twice. Rounding alone gives about 1e-6 in float32, 1e-14 in float64, much less than a
-    network that is not piecewise linear; 0 where both vanish.
+    H v comes from differentiating twice. Rounding alone gives 1e-6 to 1e-4 in float32 and 1e-14 in float64, much less
+    than a network that is not piecewise linear; 0 where both vanish.
 
     Args:
-        model, x, y, seed, first, scale: see `lanczos_curvature`; all images in one pass and, of a random model, one draw.
+        model: see `exact_curvature`.
+        x: a sample of images [B, C, H, W], all in one pass and, of a random model, at one draw.
+        y: classes [B]; None for those that are predicted.
+        seed: of the random vectors.
+        first: number of the first image.
+        scale: pixels per unit, see `derivatives`.
 
     Returns:
         [B], float64.
+
+    Raises:
+        ValueError: see `derivatives.graph_of` and `checked_classes`.
+        FloatingPointError: the model answers NaN or infinity.
     """
     vectors = _vectors(x, seed, first, normal_like)
     with graph_of(model, x, scale) as graph:
@@ -161,7 +160,8 @@ def _exact(model: Model, x: Tensor, k: int, scale: Scale) -> Eigenpairs:
         if not 1 <= k < classes:
             raise ValueError(f"k must lie in 1 to {classes - 1}, one less than the classes, got {k}")
         differences, factor = _differences(graph)
-    gram = sum(block.double() @ block.double().mT for block in differences.split(_BLOCK, 2))
+    blocks = torch.split(differences, _BLOCK, 2)
+    gram = torch.stack([block.double() @ block.double().mT for block in blocks]).sum(0)
     # With W = factor @ differences the matrix is W^T W, and its eigenvalues are those of the small W W^T.
     small = factor @ gram @ factor.mT
     values, vectors = (part[..., -k:].flip(-1) for part in torch.linalg.eigh(small))
@@ -169,7 +169,7 @@ def _exact(model: Model, x: Tensor, k: int, scale: Scale) -> Eigenpairs:
     weights = F.normalize(vectors.mT @ factor, dim=2, eps=torch.finfo(torch.float64).tiny)
     large = F.normalize(weights.to(x.dtype) @ differences, dim=2)
     counts = torch.full((len(x),), classes - 1, device=x.device)
-    return Eigenpairs(values.clamp_min(0), large.unflatten(2, x.shape[1:]), residuals, counts)
+    return Eigenpairs(values.clamp_min(0), large.reshape(len(x), k, *x.shape[1:]), residuals, counts)
 
 
 def _differences(graph: Graph) -> tuple[Tensor, Tensor]:
@@ -191,21 +191,29 @@ def _by_products(
     model: Model,
     x: Tensor,
     y: Tensor | None,
-    scale: Scale,
     solve: Callable[[Operator, Tensor], Eigenpairs],
     draw: Callable[[Tensor], Tensor],
-    key: tuple[int, int],
+    *,
+    seed: int,
+    first: int,
+    scale: Scale,
+    chunk: int,
 ) -> Eigenpairs:
-    vectors = _vectors(x, *key, draw)
-    with graph_of(model, x, scale) as graph:
-        pairs = solve(_hessian_product(graph, y), vectors)
-    return pairs._replace(vectors=pairs.vectors.unflatten(2, x.shape[1:]))
+    if y is not None and len(y) != len(x):
+        raise ValueError(f"need a class per image, got {len(y)} for {len(x)} images")
+    parts = []
+    for start in starts(len(x), chunk):
+        images, of = x[start : start + chunk], None if y is None else y[start : start + chunk]
+        vectors = _vectors(images, seed, first + start, draw)
+        with graph_of(model, images, scale) as graph:
+            parts.append(solve(_hessian_product(graph, of), vectors))
+    found = _joined(parts)
+    return found._replace(vectors=found.vectors.reshape(len(x), -1, *x.shape[1:]))
 
 
 def _hessian_product(graph: Graph, y: Tensor | None) -> Operator:
     classes = graph.logits.argmax(1) if y is None else checked_classes(y, *graph.logits.shape)
-    loss = F.cross_entropy(graph.logits, classes, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, graph.step, create_graph=True)
+    (gradient,) = torch.autograd.grad(cross_entropy(graph.logits, classes).sum(), graph.step, create_graph=True)
 
     def product(vectors: Tensor) -> Tensor:
         (result,) = torch.autograd.grad(gradient, graph.step, vectors.view_as(gradient), retain_graph=True)

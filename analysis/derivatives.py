@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from attacks import Model, undisturbed
 from models import Normalize
@@ -22,7 +23,7 @@ class Graph(NamedTuple):
 
     Attributes:
         step: [B, C, H, W] of zeros; the images are x + scale * step, and derivatives are with respect to it.
-        logits: [B, classes] in float64, so that the cross-entropy of a very sure answer is not rounded away.
+        logits: [B, classes] in float64, so that nothing is lost before the network's own rounding.
     """
 
     step: Tensor
@@ -86,6 +87,23 @@ def residual(probs: Tensor, classes: Tensor) -> Tensor:
     return others.scatter(1, classes[:, None], -others.sum(1, keepdim=True))
 
 
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """log(1 + sum over k != c of exp(z_k - z_c)), whose second derivatives are right for very sure answers, too.
+
+    Those of `torch.nn.functional.cross_entropy` contain p_c - p . w, which is rounding where p_c is nearly 1.
+
+    Args:
+        logits: [B, classes], at least 2 classes.
+        classes: [B].
+
+    Returns:
+        [B].
+    """
+    lead = logits - logits.gather(1, classes[:, None])
+    others = lead.scatter(1, classes[:, None], float("-inf")).logsumexp(1)
+    return softplus(others, threshold=700)  # as far as exp goes; the default gives up at 20
+
+
 def normalisation_scale(model: nn.Module) -> Scale:
     """Standard deviations [C, 1, 1] that the model divides pixels by; 1 if it does not normalise.
 
@@ -121,8 +139,8 @@ def starts(count: int, chunk: int) -> range:
 
 
 def _check(logits: Tensor, batch: int) -> None:
-    if logits.dim() != 2 or len(logits) != batch:
-        raise ValueError(f"a model answers logits [{batch}, classes] here, got {tuple(logits.shape)}")
+    if logits.dim() != 2 or len(logits) != batch or logits.shape[1] < 2:
+        raise ValueError(f"a model answers logits [{batch}, 2 classes or more] here, got {tuple(logits.shape)}")
     if not logits.isfinite().all():
         raise FloatingPointError("the model answers NaN or infinity; nothing follows from its derivatives")
     if not logits.requires_grad:

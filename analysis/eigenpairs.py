@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 # [B, N] -> [B, N]: row b is multiplied by the b-th symmetric matrix.
 Operator = Callable[[Tensor], Tensor]
@@ -44,15 +43,17 @@ def lanczos(
     """Lanczos with full reorthogonalisation (Golub & Van Loan, Matrix Computations, 4th edition, section 10.3).
 
     Ends when all pairs of all matrices have converged, see `Eigenpairs.converged`. A residual tells that a value is
-    close to an eigenvalue, not that no larger one was missed: that is what a random start is for. Where the space runs
-    out (a matrix of low rank) it goes on with another vector, so repeated eigenvalues are found, too.
+    close to an eigenvalue, not that no larger one was missed: that is what a random start is for. One start sees one
+    copy of a repeated eigenvalue: for k > 1, of values nearer to each other than the tolerance one may be left out.
+    Where the space runs out (a matrix of low rank) it goes on with another vector, which sees the next copy.
 
     Args:
         operator: products with B matrices.
         start: [B, N], random.
         k: pairs wanted.
         steps: most products.
-        tolerance: of the residual, relative to the largest value; the error of a value is about its square.
+        tolerance: of the residual, relative to the largest value; the error of a value is about its square. 0 takes
+            all steps.
         which: the largest by "magnitude", or the "algebraic" largest; in descending order.
 
     Raises:
@@ -66,22 +67,25 @@ def lanczos(
         raise ValueError(f"which must be one of {', '.join(get_args(Which))}, got {which}")
     basis = start.new_zeros(batch, steps, size)
     matrix = torch.zeros(batch, steps, steps, dtype=torch.float64, device=start.device)
-    following = normalize(start, dim=1)
+    following = _unit(start)
     for step in range(steps):
         basis[:, step] = following
         product = operator(following)
         matrix[:, step, step] = (product * following).sum(1)
         rest = _orthogonal(product, basis[:, : step + 1])
-        coupling = rest.norm(dim=1).double()
+        coupling = torch.linalg.vector_norm(rest, dim=1, dtype=torch.float64)
         # What is left of a product when nothing is left of it.
         known = matrix[:, : step + 1, : step + 1]
         stuck = coupling <= torch.finfo(start.dtype).eps * known.abs().amax((1, 2))
         coupling = coupling.masked_fill(stuck, 0.0)
         pairs = _ritz(known, basis[:, : step + 1], coupling, k, which) if step + 1 >= k else None
-        if step + 1 == steps or (pairs is not None and bool(pairs.converged(tolerance).all())):
+        settled = tolerance > 0 and pairs is not None and bool(pairs.converged(tolerance).all())
+        if settled or step + 1 == steps:
             break
         other = _orthogonal(start.roll(step + 1, 1), basis[:, : step + 1])
-        following = normalize(torch.where(stuck[:, None], other, rest), dim=1)
+        # Once more at full length: what is left of a product may be little more than rounding.
+        following = _unit(torch.where(stuck[:, None], other, rest))
+        following = _unit(_orthogonal(following, basis[:, : step + 1]))
         matrix[:, step, step + 1] = matrix[:, step + 1, step] = coupling
     assert pairs is not None, "k <= steps"
     return pairs
@@ -115,6 +119,13 @@ def power_iteration(
     return Eigenpairs(values, vectors, residuals, torch.stack([pair.products for pair in pairs]).sum(0))
 
 
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors [B, N] of norm 1, however small they are; 0 stays 0."""
+    tiny = torch.finfo(vectors.dtype).tiny
+    vectors = vectors / vectors.abs().amax(1, keepdim=True).clamp_min(tiny)  # else the squares would be rounded to 0
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(tiny)
+
+
 def _orthogonal(vectors: Tensor, basis: Tensor) -> Tensor:
     """Vectors [B, N] without their part in the span of the rows of [B, m, N]; twice is enough for rounding."""
     for _ in range(2):
@@ -144,7 +155,7 @@ def _deflated(operator: Operator, pairs: Sequence[Eigenpairs]) -> Operator:
 
 
 def _dominant(operator: Operator, start: Tensor, steps: int, tolerance: float) -> Eigenpairs:
-    vector = kept = normalize(start, dim=1)
+    vector = kept = _unit(start)
     value = residual = torch.zeros(len(start), dtype=torch.float64, device=start.device)
     running = torch.ones_like(value, dtype=torch.bool)
     products = torch.zeros_like(value, dtype=torch.int64)
@@ -152,12 +163,12 @@ def _dominant(operator: Operator, start: Tensor, steps: int, tolerance: float) -
         product = operator(vector)
         products += running
         estimate = (product.double() * vector).sum(1)
-        error = (product - estimate[:, None].to(product.dtype) * vector).norm(dim=1).double()
+        error = (product.double() - estimate[:, None] * vector).norm(dim=1)
         settled = (estimate - value).abs() <= tolerance * estimate.abs()
         kept = torch.where(running[:, None], vector, kept)
         value, residual = torch.where(running, estimate, value), torch.where(running, error, residual)
         running = running & ~settled
         if not running.any():
             break
-        vector = normalize(product, dim=1)
+        vector = _unit(product)
     return Eigenpairs(value[:, None], kept[:, None], residual[:, None], products)

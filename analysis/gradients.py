@@ -44,7 +44,7 @@ class GradientNorms:
             ValueError: the norms are not those of all classes in order.
         """
         count = self.probs.shape[2]
-        if not torch.equal(self.classes, torch.arange(count, device=self.classes.device).expand_as(self.classes)):
+        if not torch.equal(self.classes, _all_classes(self.probs.shape[1], count, self.classes.device)):
             raise ValueError(f"the anomaly needs the norms of all {count} classes: leave `classes` out")
         return (self.norms < self.norms.gather(2, self.predicted[..., None])).any(2)
 
@@ -169,10 +169,14 @@ def _norms(model: Model, x: Tensor, classes: Tensor | None, scale: Scale) -> tup
     return norms, probs, labels
 
 
+def _all_classes(batch: int, count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device).repeat(batch, 1)
+
+
 def _labels(graph: Graph, classes: Tensor | None) -> Tensor:
     batch, count = graph.logits.shape
     if classes is None:
-        return torch.arange(count, device=graph.logits.device).repeat(batch, 1)
+        return _all_classes(batch, count, graph.logits.device)
     if classes.dim() != 2:
         raise ValueError(f"classes must be [images, classes of each], got {tuple(classes.shape)}")
     return checked_classes(classes, batch, count)
