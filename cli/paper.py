@@ -17,7 +17,8 @@ from cli.names import CONFIGS, UsageError, number_in, resolve, unknown
 from cli.parser import Parser, read_settings
 from cli.progress import duration
 from cli.targets import target_at
-from papers import Bench, Experiment, smoke, write
+from cli.trained import trained_here
+from papers import Bench, Experiment, MissingNetwork, smoke, write
 from papers.writing import shown
 
 PLACES = ("--scale", "--weights", "--data.root", "--imagenet", "--seed", "--out")
@@ -75,13 +76,16 @@ def main(words: list[str]) -> None:
     names = list(known) if invocation.options == ["all"] else invocation.options
     if not names:
         raise UsageError(f"name one or more of {', '.join(known)}, or all; usage: {USAGE}")
-    for name in names:
-        if name not in known:
-            raise UsageError(unknown("experiment", name, [*known, "all"], "see configs/papers"))
+    if wrong := [name for name in names if name not in known]:
+        raise UsageError(unknown("experiment", wrong[0], [*known, "all"], "see configs/papers"))
     scale, out = taken.get("--scale", "smoke"), Path(taken.get("--out", "runs/papers"))
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # no TF32: reported numbers are float32
     for name in names:
-        _run(name, read_experiment(known[name], scale), scale, _bench(scale, taken, out), out, words)
+        experiment = read_experiment(known[name], scale)
+        try:
+            _run(name, experiment, scale, _bench(scale, taken, out), out, words)
+        except MissingNetwork as error:
+            raise UsageError(f"{name}: {error}") from None
 
 
 def _bench(scale: str, taken: dict[str, str], out: Path) -> Bench:
@@ -100,19 +104,26 @@ class _Places:
         self.taken = taken
 
     def network(self, name: str) -> torch.nn.Module:
-        """A published network."""
+        """A published network, or one trained here (`cli.trained`).
+
+        Raises:
+            MissingNetwork: it has not been trained yet.
+        """
+        if name.startswith("run:"):
+            return trained_here(name, Path("runs"), [f"--data.root={self._of('--data.root')}"])
         if name == "imagenet_squeezenet1_0":
             return self._squeezenet(name)
         if name not in RECIPES:
-            raise UsageError(f"no network is called {name}; known: {', '.join(RECIPES)}")
+            raise UsageError(f"no network is called {name}; known: {', '.join(RECIPES)}, run:RECIPE")
         return target_at(f"{RECIPES[name]}={self._file(name)}", [f"--data.root={self._of('--data.root')}"]).network
 
     def split(self, data: str) -> Any:
-        """A data set's test split."""
+        """A data set's test split; of photographs, which lie class by class, in a mixed order."""
         import datamodules
 
         root = self._of("--imagenet" if data == "ImageNet" else "--data.root")
-        return getattr(datamodules, data)(root=root).split("test")
+        split = getattr(datamodules, data)(root=root).split("test")
+        return _Mixed(split) if data == "ImageNet" else split
 
     def _squeezenet(self, name: str) -> torch.nn.Module:
         from torchvision.models import squeezenet1_0
@@ -130,6 +141,29 @@ class _Places:
         if option not in self.taken:
             raise UsageError(f"{option} is missing: a scale above smoke needs published networks and real images")
         return self.taken[option]
+
+
+class _Mixed:
+    """Images in a mixed order, always the same, so that the first n are of many classes; each is decoded once.
+
+    Args:
+        split: pixels and labels by a list of indices.
+    """
+
+    def __init__(self, split: Any) -> None:
+        self.split = split
+        self.order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).tolist()
+        self.known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if missing := [place for place in places if place not in self.known]:
+            pixels, labels = self.split[[self.order[place] for place in missing]]
+            self.known.update(zip(missing, zip(pixels, labels, strict=True), strict=True))
+        found = [self.known[place] for place in places]
+        return torch.stack([pixels for pixels, _ in found]), torch.stack([label for _, label in found])
 
 
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:

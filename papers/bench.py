@@ -20,6 +20,10 @@ from evaluation.records import write_atomically
 Arrays = dict[str, NDArray[Any]]
 
 
+class MissingNetwork(LookupError):
+    """A network that an experiment names has not been trained yet; the message says how it would be."""
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A network and what tells it from all others.

@@ -11,8 +11,12 @@ from attacks import Attack
 from defenses import GaussianNoise, PNIWeights, RobustNet
 from models import ResNet20
 from papers.experiment import Experiment
+from papers.passing import Side
+from papers.sweeps import Sweep
 
 CLASSES, SIZE, IMAGES = 10, 16, 64
+# Of a list of strengths so many are tried.
+_FIRST = {"values": 2, "shown": 2, "parameters": 2, "levels": 2, "trials": 2}
 # Settings of attacks and experiments that make them long, and how long they may be.
 _AT_MOST = {
     "steps": 3,
@@ -27,9 +31,13 @@ _AT_MOST = {
     "searches": 1,
     "n": 4,
     "tune": 4,
+    "tune_from": 32,
+    "judged": 4,
     "draws": 3,
     "passes": 3,
     "iterations": 5,
+    "top": 2,
+    "products": 6,
 }
 
 
@@ -69,12 +77,16 @@ def shortened(part: Any) -> Any:
         return {name: shortened(value) for name, value in part.items()}
     if isinstance(part, list | tuple):
         return type(part)(shortened(value) for value in part)
-    if not isinstance(part, Attack | Experiment):
+    if not isinstance(part, Attack | Experiment | Side | Sweep):
         return part
-    settings: Any = part  # both are dataclasses, which their types do not say
+    settings: Any = part  # all are dataclasses, which their types do not say
     names = [field.name for field in dataclasses.fields(settings) if field.init]
     return dataclasses.replace(settings, **{name: _short(name, getattr(settings, name)) for name in names})
 
 
 def _short(name: str, value: Any) -> Any:
+    if isinstance(value, dict):  # such as images by data set
+        return {key: _short(name, each) for key, each in value.items()}
+    if name in _FIRST and isinstance(value, list):
+        return value[: _FIRST[name]]
     return min(value, _AT_MOST[name]) if name in _AT_MOST and isinstance(value, int | float) else shortened(value)

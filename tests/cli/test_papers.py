@@ -27,12 +27,18 @@ def test_an_experiment_runs_at_the_scale_of_a_test(name: str, evaluate: Evaluate
         assert (folder / f"{table}.csv").read_text().count("\n") == 1 + len(result["tables"][table]["rows"])
     figures = list(folder.glob("*.svg"))
     assert all(figure.with_suffix(".png").is_file() for figure in figures)
+
+
+def test_what_is_kept_is_not_made_again(evaluate: Evaluate, tmp_path: Path) -> None:
+    words = ("paper", "iclr-table1", "--scale", "smoke", "--out", tmp_path)
+    assert evaluate(*words).code == 0
+    result = json.loads((tmp_path / "iclr-table1" / "smoke" / "result.json").read_text())
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "smoke").iterdir()}
-    again = evaluate("paper", name, "--scale", "smoke", "--out", tmp_path)
+    again = evaluate(*words)
     assert again.code == 0
     assert "0 were made" in again.out
-    assert {file: file.stat().st_mtime_ns for file in before} == before
-    assert json.loads((folder / "result.json").read_text())["tables"] == result["tables"]
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "smoke").iterdir()} == before
+    assert json.loads((tmp_path / "iclr-table1" / "smoke" / "result.json").read_text())["tables"] == result["tables"]
 
 
 @pytest.mark.parametrize(

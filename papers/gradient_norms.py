@@ -1,0 +1,184 @@
+"""Gradient norms of noisy images, class by class (EEPD figures 12 to 14; ICLR draft figures 15 to 17)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from analysis.derivatives import normalisation_scale
+from analysis.gradients import norms_under_noise
+from defenses import PapersGauss
+from evaluation import Cost
+from papers.bench import Arrays, Bench
+from papers.experiment import Findings, Value, Verdict, beside
+from papers.families import CIFAR_RANGE
+from papers.pairs import ORIGINAL, Paired, Pairs, larger, matched, numpy, quantile
+from papers.style import COLORS, MARKERS, panels
+from papers.toward import shifted
+from papers.verdicts import Numbers, all_above, mean_of, percent
+
+ROLES = ("original class", "adversarial class", "random class")
+_ORG, _ADV, _RANDOM = range(3)
+_AWAY = 5  # places from the label to the "random" class, one more where that is the adversarial one
+Rule = Literal["original_rises", "cross", "converge", "above_random", "targeted_lower"]
+
+
+@dataclass(frozen=True)
+class GradientNorms(Paired):
+    """Input-gradient norms of the cross-entropy with some classes, of normalised images, under Gaussian noise.
+
+    Args:
+        levels: of the noise, rising, two at least, the papers' sigma (see `defenses.PapersGauss`); 0 is no noise.
+        draws: noisy copies of each image at each level.
+        bounds_range: of the noise.
+        clean: whether the originals are asked, too.
+        roles: how many of the original, the adversarial and a random class, in this order.
+        rules: claims that are judged: original_rises (of originals: the norm grows from level to level), cross (small
+            noise raises the norm of the adversarial class and lowers that of the original one), converge (much noise
+            brings both together), above_random (both above a random class), targeted_lower (targeted attacks, the
+            second here, lower both and leave fewer images recovered).
+    """
+
+    levels: list[float] = field(default_factory=lambda: [0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3])
+    draws: int = 2
+    bounds_range: float = CIFAR_RANGE
+    clean: bool = False
+    roles: int = 2
+    rules: list[Rule] = field(default_factory=list)
+
+    def cost(self, bench: Bench) -> Cost:
+        """See `Experiment`."""
+        forward = (len(self.attacks) + self.clean) * self.n * self.draws * len(self.levels)
+        return self.attack_cost(bench) + Cost(forward=forward, gradient=forward * self.roles)
+
+    def run(self, bench: Bench) -> Findings:
+        """See `Experiment`."""
+        found = {}
+        for name, attack in {**({ORIGINAL: None} if self.clean else {}), **self.attacks}.items():
+            shapes: dict[str, tuple[int, ...]] = {
+                "norms": (len(self.levels), self.roles), "recovered": (len(self.levels),),
+            }  # fmt: skip
+            key = ("gradient norms", repr(self.levels), str(self.draws), str(self.bounds_range), str(self.roles))
+            found[name] = self.collected(bench, key, attack, shapes, self._make(bench))
+            bench.say(f"{name}: done, {len(found[name]['index'])} images")
+        counts = ", ".join(f"{name}: n = {len(arrays['index'])}" for name, arrays in found.items())
+        caption = (
+            f"{self.title}. {self.network}, {self.data}, images that are right, or right and then broken ({counts} of "
+            f"{self.n}); {'; '.join(map(str, self.attacks.values()))}; Gaussian noise, {self.draws} draws; L2 norms "
+            "for normalised images: mean over images, median; recovered: share answered with the label; 95 % bootstrap "
+            "intervals over images."
+        )
+        ours = dict(self._rows(found))
+        return Findings(
+            [beside("norms", ours, self.printed, caption)], {"norms": self._figure(found)}, list(self._verdicts(found))
+        )
+
+    def _make(self, bench: Bench) -> Callable[[Pairs], Arrays]:
+        model = bench.network(self.network).module
+        scale = normalisation_scale(model)
+
+        def noise(level: float) -> PapersGauss:
+            return PapersGauss(level, self.bounds_range)
+
+        def make(pairs: Pairs) -> Arrays:
+            with torch.no_grad():
+                count = model(pairs.x[:1]).shape[-1]
+            other = shifted(pairs.label, _AWAY, count)
+            other = torch.where(other == pairs.answer, shifted(other, 1, count), other)
+            classes = torch.stack([pairs.label, pairs.answer, other], 1)[:, : self.roles]
+            found = norms_under_noise(
+                model, pairs.x_adv, classes, self.levels, noise,
+                draws=self.draws, seed=bench.seed, first=pairs.start, scale=scale, chunk=50,
+            )  # fmt: skip
+            norms = torch.stack([each.norms.mean(0) for each in found], 1)
+            recovered = torch.stack([(each.predicted == pairs.label).double().mean(0) for each in found], 1)
+            return {"norms": numpy(norms), "recovered": numpy(recovered)}
+
+        return make
+
+    def _rows(self, found: Mapping[str, Arrays]) -> Iterator[tuple[str, dict[str, Value]]]:
+        for name, arrays in found.items():
+            for place, level in enumerate(self.levels if len(arrays["index"]) else []):
+                cells = {}
+                for role in range(1 if name == ORIGINAL else self.roles):
+                    cells[f"{ROLES[role]}, mean"] = mean_of(arrays["norms"][:, place, role])
+                    cells[f"{ROLES[role]}, median"] = quantile(arrays["norms"][:, place, role], 0.5)
+                yield f"{name}, {level:g}", {**cells, "recovered (%)": percent(arrays["recovered"][:, place])}
+
+    def _figure(self, found: Mapping[str, Arrays]) -> Figure:
+        figure, axes = panels(1, len(found))
+        for each, (name, arrays) in zip(axes, found.items(), strict=True):
+            each.set(title=f"{name}, n = {len(arrays['index'])}")
+            each.set(xlabel="sigma (strength of the Gaussian noise)", ylabel="mean L2 norm of the gradient")
+            if not len(arrays["index"]):
+                continue
+            for role in range(1 if name == ORIGINAL else self.roles):
+                values = [mean_of(column) for column in arrays["norms"][:, :, role].T]
+                y = np.array([value.value for value in values])
+                errors = np.array([[v.value - (v.low or 0), (v.high or 0) - v.value] for v in values]).T.clip(0)
+                color, marker = COLORS[role], MARKERS[role]
+                each.errorbar(self.levels, y, errors, ms=4, lw=1.3, color=color, marker=marker, label=ROLES[role])
+            each.legend(fontsize=7)
+        return figure
+
+    def _verdicts(self, found: Mapping[str, Arrays]) -> Iterator[Verdict]:
+        there = {name: arrays for name, arrays in found.items() if len(arrays["index"])}
+        if "original_rises" in self.rules and ORIGINAL in there:
+            yield rising("the more noise on an original, the larger the gradient norm", self.levels, there[ORIGINAL])
+        attacked = {name: arrays for name, arrays in there.items() if name != ORIGINAL}
+        rules: dict[str, Callable[[str, Numbers], Verdict]] = {
+            "cross": self._cross, "converge": self._converge, "above_random": _above_random,
+        }  # fmt: skip
+        for name, arrays in attacked.items():
+            for rule in rules:
+                if rule in self.rules:
+                    yield rules[rule](name, arrays["norms"])
+        if "targeted_lower" in self.rules and len(attacked) > 1:
+            yield from self._targeted(*list(attacked.values())[:2])
+
+    def _cross(self, name: str, norms: Numbers) -> Verdict:
+        pairs = {
+            f"adversarial class, {self.levels[1]:g} above 0": larger(norms[:, 1, _ADV], norms[:, 0, _ADV]),
+            f"original class, 0 above {self.levels[1]:g}": larger(norms[:, 0, _ORG], norms[:, 1, _ORG]),
+        }
+        return all_above(f"{name}: small noise raises the adversarial class's norm and lowers the original's", pairs)
+
+    def _converge(self, name: str, norms: Numbers) -> Verdict:
+        # At the attacked image itself, on the boundary, the two are alike: they part with the first noise.
+        apart = np.abs(np.log(norms[:, :, _ADV] / norms[:, :, _ORG]))
+        near, far = self.levels[1], self.levels[-1]
+        pairs = {f"farther apart at {near:g} than at {far:g}": larger(apart[:, 1], apart[:, -1])}
+        return all_above(f"{name}: much noise brings the norms of both classes together", pairs)
+
+    def _targeted(self, untargeted: Arrays, targeted: Arrays) -> Iterator[Verdict]:
+        a, b = matched(untargeted, targeted)
+        if not len(a["index"]):
+            return
+        for role in (_ADV, _ORG):
+            pairs = {"untargeted above targeted": larger(a["norms"][:, 0, role], b["norms"][:, 0, role])}
+            yield all_above(
+                f"a targeted attack leaves a smaller norm of the {ROLES[role]} than an untargeted one", pairs
+            )
+        pairs = {
+            f"{level:g}": (a["recovered"][:, place], b["recovered"][:, place])
+            for place, level in enumerate(self.levels)
+            if level
+        }
+        yield all_above("noise recovers fewer images from a targeted attack than from an untargeted one", pairs)
+
+
+def rising(claim: str, levels: Sequence[float], arrays: Arrays) -> Verdict:
+    """Whether the norm of the original class grows from each level to the next in more images than it falls."""
+    norms: Numbers = arrays["norms"][:, :, _ORG]
+    steps = pairwise(levels)
+    pairs = {f"{a:g} to {b:g}": larger(norms[:, i + 1], norms[:, i]) for i, (a, b) in enumerate(steps)}
+    return all_above(claim, pairs)
+
+
+def _above_random(name: str, norms: Numbers) -> Verdict:
+    pairs = {ROLES[role]: larger(norms[:, 0, role], norms[:, 0, _RANDOM]) for role in (_ORG, _ADV)}
+    return all_above(f"{name}: gradients of original and adversarial class exceed a random class's", pairs)
