@@ -106,4 +106,4 @@ def test_a_run_its_best_and_its_last_checkpoint(evaluate, trained, tmp_path):
 
 def test_every_yaml_is_in_a_folder_that_is_tested():
     folders = {path.parent.name for path in (ROOT / "configs").rglob("*.yaml")}
-    assert folders <= {"configs", "models", "suites", "sweeps"}
+    assert folders <= {"configs", "models", "papers", "suites", "sweeps"}

@@ -111,7 +111,7 @@ class Recording(Attack):
 
     def search(self, model: Model, x: Tensor, goal: Goal) -> Trace:
         self.asked.append((x, goal.label))
-        return Log(0, x).trace(x)
+        return Log(0, x, goal).trace(x)
 
 
 class Watch(pl.Callback):
