@@ -25,9 +25,8 @@ LANES = 8
 # (part to be filled, generator or None for PyTorch's own) -> whatever.
 Fill = Callable[[Tensor, torch.Generator | None], object]
 _PARALLEL_FROM = 1 << 17  # below this many values a thread costs more than it saves
-# Draws that are worked on further go through the cache in parts. The size is below that from which PyTorch would split
-# each operation among threads, which are busy with other lanes.
-_BLOCK = 30_000
+# Draws that are worked on further are so in parts: small ones cost more calls, large ones leave the cache. Measured.
+_BLOCK = 200_000
 _SEEDS = 1 << 32  # the Mersenne twister is seeded with 32 bits; more would be ignored silently
 
 
@@ -140,9 +139,10 @@ def laplace_like(x: Tensor, std: float = 1.0) -> Tensor:
     """Draws from the Laplace law of mean 0 and scale b = std / sqrt(2), otherwise as `normal_like`."""
 
     def fill(part: Tensor, generator: torch.Generator | None) -> Tensor:
-        # Odd multiples of eps / 2 in (-1, 1): symmetric, and no logarithm of 0. The size of one is uniform in (0, 1),
-        # so minus its logarithm is exponential, and independent of its sign.
-        side = part.uniform_(-1, 1, generator=generator).add_(torch.finfo(part.dtype).eps / 2)
+        # Odd multiples of eps / 2 in (-1, 1), since half of eps is lost in the range's length: symmetric, and no
+        # logarithm of 0. The size of one is uniform in (0, 1), so minus its logarithm is exponential, and independent
+        # of its sign.
+        side = part.uniform_(torch.finfo(part.dtype).eps / 2 - 1, 1, generator=generator)
         return torch.copysign(side.abs().log_(), side, out=part).mul_(std / 2**0.5)
 
     # Coarser types would round draws next to 0 to 0.

@@ -77,9 +77,13 @@ def test_sixteen_bits_do_not_move_the_mean(kind: type[AbsoluteNoise], dtype: tor
 
 def test_no_laplace_draw_is_absurd() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "uniform_", lambda draws, low, high, generator=None: draws.zero_())
+        patch.setattr(
+            torch.Tensor,
+            "uniform_",
+            lambda draws, low, high, generator=None: draws.fill_(0.5).mul_(high - low).add_(low),
+        )
         draw = LaplaceNoise(1.0).draw(torch.zeros(1))
-    # 0 is moved by half a step of float32: log(2^24) / sqrt(2).
+    # What would be 0 is half a step of float32 away from it: log(2^24) / sqrt(2).
     assert draw.item() == pytest.approx(24 * math.log(2) / 2**0.5)
 
 
