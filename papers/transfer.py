@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from attacks import Adversary, Attack, CarliniWagner, StraightThrough
 from defenses import Channel
-from evaluation import Cost, bootstrap
+from evaluation import Cost
 from papers.bench import Bench, Network, Source
 from papers.experiment import Experiment, Findings, Value, Verdict, beside
 from papers.style import panels
+from papers.verdicts import above, difference, percent
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class Transfer(Experiment):
         shares = dict(self._shares(bench, network, source))
         ours: dict[str, dict[str, Value]] = {}
         for (row, column), share in shares.items():
-            low, high = bootstrap(share)
-            ours.setdefault(row, {})[column] = Value(100 * float(share.mean()), 100 * low, 100 * high)
+            ours.setdefault(row, {})[column] = percent(share)
         caption = (
             f"{self.title}. {self.network}, {self.data}, n = {self.n}; attack {self.attack}; {self.draws} draws of a "
             "random defense per image; accuracy in %, 95 % bootstrap intervals over images."
@@ -98,16 +98,12 @@ class Transfer(Experiment):
         return {row: {column: Value(value) for column, value in cells.items()} for row, cells in self.printed.items()}
 
     def _verdicts(self, shares: dict[tuple[str, str], np.ndarray]) -> list[Verdict]:
-        """For each deterministic channel: is it broken where the attacker knows it, and does that transfer?"""
+        """For each channel: is it broken where the attacker knows it?"""
         return [_own_attack(name, shares) for name in self.channels]
 
 
 def _own_attack(name: str, shares: dict[tuple[str, str], np.ndarray]) -> Verdict:
     """Whether a channel that is attacked through itself keeps less than it keeps against nobody, paired over images."""
-    difference = shares["Empty", name] - shares[name, name]
+    lost = difference(shares["Empty", name], shares[name, name])
     claim = f"{name} loses accuracy to an attacker who knows it"
-    low, high = bootstrap((difference + 1) / 2)
-    low, high = 2 * low - 1, 2 * high - 1
-    outcome = "confirmed" if low > 0 else "refuted" if high < 0 else "undecided"
-    reason = f"{100 * difference.mean():.1f} points [{100 * low:.1f}, {100 * high:.1f}] lost, paired over images"
-    return Verdict(claim, outcome, reason)  # type: ignore[arg-type]
+    return Verdict(claim, above(lost), f"{lost.points()} lost, paired over images")
