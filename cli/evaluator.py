@@ -87,9 +87,7 @@ class Evaluator(pl.LightningModule):
         mine = [(name, number) for number in range(rank, self.work.batches, processes) for name in self.adversaries]
         done = sum(self._size(number) for name, number in mine if self.records.done(name, number))
         total = sum(self._size(number) for _, number in mine)
-        self._progress = Progress(total, "attacked images") if rank == 0 and done < total else None
-        if self._progress is not None and done:
-            self._progress = Progress(total, "attacked images", done)
+        self._progress = Progress(total, "attacked images", done) if rank == 0 and done < total else None
 
     def on_test_end(self) -> None:
         """Leave the terminal in order."""
