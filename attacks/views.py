@@ -161,7 +161,9 @@ class _Through(_Seen):
 class _AtImage(_Seen):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            behind = self.model(x)
+            behind: Tensor = self.model(x)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return behind
         with standing_in(_left_out):
             here = self.model(x)
         return behind + (here - here.detach())

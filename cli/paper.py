@@ -4,6 +4,7 @@ import dataclasses
 import platform
 import shlex
 import time
+from collections.abc import Collection
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -67,25 +68,33 @@ def main(words: list[str]) -> None:
         words: those after `paper`: names of experiments or "all", and options.
 
     Raises:
-        UsageError: a name is unknown or an option is wrong.
+        UsageError: a name is unknown, an option is wrong, or an experiment needs a network that is not there; those
+            that do not need it are run first.
     """
     taken = (invocation := resolve(words, take=PLACES)).taken
     if options := [word for word in invocation.options if word.startswith("-")]:
         raise UsageError(f"paper takes no {options[0]}; usage: {USAGE}")
     known = experiments()
-    names = list(known) if invocation.options == ["all"] else invocation.options
-    if not names:
-        raise UsageError(f"name one or more of {', '.join(known)}, or all; usage: {USAGE}")
-    if wrong := [name for name in names if name not in known]:
-        raise UsageError(unknown("experiment", wrong[0], [*known, "all"], "see configs/papers"))
     scale, out = taken.get("--scale", "smoke"), Path(taken.get("--out", "runs/papers"))
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # no TF32: reported numbers are float32
-    for name in names:
+    missing = []
+    for name in _names(invocation.options, known):
         experiment = read_experiment(known[name], scale)
         try:
             _run(name, experiment, scale, _bench(scale, taken, out), out, words)
         except MissingNetwork as error:
-            raise UsageError(f"{name}: {error}") from None
+            missing.append(f"{name}: {error}")
+    if missing:
+        raise UsageError("; ".join(missing))
+
+
+def _names(words: list[str], known: Collection[str]) -> list[str]:
+    names = list(known) if words == ["all"] else words
+    if not names:
+        raise UsageError(f"name one or more of {', '.join(known)}, or all; usage: {USAGE}")
+    if wrong := [name for name in names if name not in known]:
+        raise UsageError(unknown("experiment", wrong[0], [*known, "all"], "see configs/papers"))
+    return names
 
 
 def _bench(scale: str, taken: dict[str, str], out: Path) -> Bench:
@@ -169,7 +178,7 @@ class _Mixed:
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:
     cost = experiment.cost(bench)
     print(f"\n{name} ({scale}): {experiment.title}")
-    print(f"about {cost.forward:,} passes, {cost.gradient:,} of them with a gradient, less what is kept", flush=True)
+    print(f"about {cost.forward:,} passes forward and {cost.gradient:,} back, less what is kept", flush=True)
     started = time.monotonic()
     findings = experiment.run(bench)
     seconds = time.monotonic() - started

@@ -96,6 +96,19 @@ def test_the_papers_variant_takes_the_gradient_at_the_image() -> None:
     torch.testing.assert_close(gradient_of(view, x.detach()), expected)
 
 
+def test_the_papers_variant_passes_twice_only_where_a_gradient_is_wanted() -> None:
+    model, x, passes = Defended(Square(), [ColourDepth(2)]), images(), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    view = StraightThrough(at_image=True).of(model)
+    view(x)
+    assert len(passes) == 1
+    view(x.requires_grad_())
+    assert len(passes) == 3
+    with torch.no_grad():
+        view(x)
+    assert len(passes) == 4
+
+
 def test_a_derivative_that_exists_is_taken_unless_everywhere_says_otherwise() -> None:
     network, x = Square(), images()
     model = Defended(network, [Halving()])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.paper import experiments
+from papers import MissingNetwork
 from tests.cli.conftest import Outcome
 
 Evaluate = Callable[..., Outcome]
@@ -55,3 +56,17 @@ def test_mistakes_end_in_one_line(words: tuple[str, ...], message: str, evaluate
     outcome = evaluate("paper", *words)
     assert (outcome.code, len(outcome.err.splitlines())) == (2, 1)
     assert message in outcome.err
+
+
+def test_a_missing_network_does_not_keep_the_others_waiting(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, *_: object) -> None:
+        if name == "iclr-hybrid":
+            raise MissingNetwork("no run of plain")
+        print(f"ran {name}")
+
+    monkeypatch.setattr("cli.paper._run", run)
+    outcome = evaluate("paper", "iclr-hybrid", "iclr-table1", "--out", tmp_path)
+    assert (outcome.code, outcome.out) == (2, "ran iclr-table1\n")
+    assert "iclr-hybrid: no run of plain" in outcome.err
