@@ -1,4 +1,4 @@
-"""What `evaluate.py compare` runs: evaluations of the same images side by side."""
+"""What `evaluate.py compare` runs: evaluations side by side, on the images that they have in common."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,7 @@ def _page(given: str) -> Path:
 def _caption(compared: "Compared") -> str:
     runs = compared.runs
     first = next(iter(runs.values()))
-    head = f"{', '.join(runs)}: {first.data} {first.manifest.get('split', '')}, n = {first.n}, single draws"
+    n = " or ".join(map(str, compared.sizes))
+    head = f"{', '.join(runs)}: {first.data} {first.manifest.get('split', '')}, n = {n} common images, single draws"
     where = [f"{name}: {run.folder}" for name, run in runs.items()]
     return "\n".join([head, *where])

@@ -20,7 +20,7 @@ usage: python evaluate.py RUN_OR_CHECKPOINT [options]
 Say how robust a network is: each image attacked, then judged on fresh draws. Model, data and recipe come from the run.
 A killed evaluation goes on where it stopped when the same command is typed again.
 
-compare  several evaluations of the same images side by side, with paired differences
+compare  several evaluations side by side, with paired differences on common images
 report   write report.html of a finished evaluation again
 paper    a table or figure of the papers, ours beside theirs (configs/papers)
 transfer attacks made on each network, shown to all: a matrix; NETWORK is a run, or RECIPE=WEIGHTS_FILE

@@ -1,7 +1,7 @@
 """The per-image table: what the judge saw of one batch, its columns on disk, and the same columns read back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,11 @@ class Rows:
     def draws(self) -> int:
         """Judge passes per image."""
         return int(self.answers.shape[1])
+
+    def at(self, chosen: NDArray[np.bool_]) -> "Rows":
+        """Some of the images: those where `chosen`, [n], is true."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Rows(**{name: column if name == "adversary" else column[chosen] for name, column in columns.items()})
 
     @property
     def right(self) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ class Comparison:
 
     Attributes:
         adversary: its name, or "worst case" over those that both were evaluated under.
-        n: images.
+        n: images that both have.
         a, b: single-draw accuracy of each, in [0, 1].
         difference: a - b.
         interval: of `difference`, at `level`: bootstrap over images, which both share, and over passes where shared.
@@ -47,7 +47,7 @@ class Comparison:
 
 
 def compare(a: Mapping[str, Rows], b: Mapping[str, Rows], of_a: Setting, of_b: Setting) -> list[Comparison]:
-    """Compares two per-image tables on the same images, adversary by adversary, then in the worst case of these.
+    """Compares two per-image tables on the images in both, adversary by adversary, then in the worst case of these.
 
     Args:
         a: adversary -> its images, as `rows_of` gives them.
@@ -56,13 +56,13 @@ def compare(a: Mapping[str, Rows], b: Mapping[str, Rows], of_a: Setting, of_b: S
         of_b: of the other model.
 
     Raises:
-        ValueError: no adversary is in both, or images or labels differ.
+        ValueError: no adversary or no image is in both, or labels differ.
     """
     names = [name for name in a if name in b]
     if not names:
         raise ValueError(f"no adversary is in both: A has {', '.join(a)}; B has {', '.join(b)}")
-    for name in names:
-        _check_same(a[name], b[name])
+    both = {name: _in_both(a[name], b[name]) for name in names}
+    a, b = ({name: pair[side] for name, pair in both.items()} for side in (0, 1))
     found = [_comparison(name, _Side.of(a[name], of_a), _Side.of(b[name], of_b), of_a) for name in names]
     if len(names) > 1 and _has_halves(a[names[0]], of_a) and _has_halves(b[names[0]], of_b):
         worst_a, worst_b = (
@@ -141,14 +141,17 @@ def _mcnemar(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
 
 
-def _check_same(a: Rows, b: Rows) -> None:
-    if not np.array_equal(a.index, b.index):
-        odd = np.setxor1d(a.index, b.index)
-        where = f"{len(odd)} are in one only, the first is {odd[0]}" if len(odd) else "some are there twice"
-        raise ValueError(f"{a.adversary}: A has {a.n} images and B {b.n}, not the same ({where}); same data and --n?")
+def _in_both(a: Rows, b: Rows) -> tuple[Rows, Rows]:
+    """The images that both have: a time limit or another --n may have left some out of one."""
+    if not (found := set(a.index.tolist()) & set(b.index.tolist())):
+        raise ValueError(f"{a.adversary}: no image is in both, of {a.n} in A and {b.n} in B")
+    a, b = (rows.at(np.isin(rows.index, list(found))) for rows in (a, b))
+    if a.n != b.n:
+        raise ValueError(f"{a.adversary}: some images are there twice")
     if (differ := np.flatnonzero(a.label != b.label)).size:
         place = differ[0]
         raise ValueError(
             f"{a.adversary}: labels of {differ.size} images differ, first image {a.index[place]} "
             f"({a.label[place]} and {b.label[place]}); same data and split?"
         )
+    return a, b

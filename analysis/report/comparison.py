@@ -1,4 +1,4 @@
-"""Several evaluations of the same images side by side, each pair of them compared image by image."""
+"""Several evaluations side by side, each pair of them compared on the images that both have, one by one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,13 +40,18 @@ class Compared:
 
         Raises:
             FileNotFoundError: a folder holds no finished evaluation.
-            ValueError: there are fewer than two, one is damaged, or they are not of the same images.
+            ValueError: there are fewer than two, one is damaged, or two of them have no image in common.
         """
         if len(set(folders)) < 2 or len(set(folders)) < len(folders):
             raise ValueError(f"a comparison takes two or more different evaluations, got {len(set(folders))}")
         found = [Evaluation.read(folder) for folder in folders]
         runs = dict(zip(_names(found), found, strict=True))
         return cls(runs, tuple(_pair(runs, first, second) for first, second in combinations(runs, 2)))
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many images the comparisons are about: one number if all runs have the same images."""
+        return sorted({one.n for pair in self.pairs for one in pair.differences.values()})
 
     @property
     def adversaries(self) -> list[str]:
@@ -68,6 +73,7 @@ class Compared:
         page = html(
             "comparison.html.j2",
             runs=self.runs,
+            sizes=self.sizes,
             pairs=self.pairs,
             matrices=[(name, self._matrix(name)) for name in self.adversaries],
             accuracies=self._accuracies(),

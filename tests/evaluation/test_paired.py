@@ -91,10 +91,22 @@ def test_the_worst_case_is_that_of_the_adversaries_of_both() -> None:
     assert [row.adversary for row in compare(a, one_draw, RANDOM, PLAIN)][-1] == WORST_CASE
 
 
-def test_other_images_are_refused_in_one_line() -> None:
+def test_only_images_that_both_have_count() -> None:
+    rng = np.random.default_rng(5)
+    right, other = rng.random((2, 60, 1)) < 0.6
+    whole, part = made_right(right), made_right(other)
+    chosen = rng.random(60) < 0.5
+    (found,) = compare({"clean": whole}, {"clean": part.at(chosen)}, PLAIN, PLAIN)
+    (by_hand,) = compare({"clean": whole.at(chosen)}, {"clean": part.at(chosen)}, PLAIN, PLAIN)
+    assert found == by_hand
+    assert (found.n, found.a, found.b) == (chosen.sum(), right[chosen].mean(), other[chosen].mean())
+
+
+def test_what_has_nothing_in_common_is_refused_in_one_line() -> None:
     a = {"clean": plain(3, 2)}
-    with pytest.raises(ValueError, match=r"clean: A has 5 images and B 4, .*1 are in one only, the first is 4"):
-        compare(a, {"clean": plain(2, 2)}, PLAIN, PLAIN)
+    first, rest = (a["clean"].at(np.isin(a["clean"].index, places)) for places in ([0, 1], [2, 3, 4]))
+    with pytest.raises(ValueError, match="clean: no image is in both, of 2 in A and 3 in B"):
+        compare({"clean": first}, {"clean": rest}, PLAIN, PLAIN)
     relabelled = {"clean": made(a["clean"].answers, np.array([0, 0, 1, 0, 0]))}
     with pytest.raises(ValueError, match=r"labels of 1 images differ, first image 2 \(0 and 1\)"):
         compare(a, relabelled, PLAIN, PLAIN)
