@@ -15,11 +15,19 @@ from evaluation.records import write_atomically
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs by name, and their difference against each adversary, first minus second."""
+    """Two runs by name, and their difference against each adversary, first minus second.
+
+    Attributes:
+        first, second: names.
+        differences: by adversary.
+        unlike: adversaries of one name but other settings in the two runs, and the worst case if there are any: what
+            differs may be the attacks.
+    """
 
     first: str
     second: str
     differences: dict[str, Comparison]
+    unlike: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,17 @@ class Compared:
         write_atomically(out, page.encode())
         return out
 
-    def _matrix(self, adversary: str) -> list[tuple[str, list[Comparison | None]]]:
-        """By row: a run, and its difference to each later one (None where two were not compared)."""
+    def _matrix(self, adversary: str) -> list[tuple[str, list[tuple[Comparison, bool] | None]]]:
+        """By row: a run, and for each later one its difference to it, and whether their attacks were unlike.
+
+        None where two were not compared.
+        """
         names = list(self.runs)
-        known = {(pair.first, pair.second): pair.differences.get(adversary) for pair in self.pairs}
+        known = {
+            (pair.first, pair.second): (pair.differences[adversary], adversary in pair.unlike)
+            for pair in self.pairs
+            if adversary in pair.differences
+        }
         return [(name, [known.get((name, other)) for other in names[1:]]) for name in names[:-1]]
 
     def _accuracies(self) -> list[tuple[str, list[Estimate | None]]]:
@@ -126,7 +141,13 @@ def _pair(runs: dict[str, Evaluation], first: str, second: str) -> Pair:
         found = compare(a.rows, b.rows, _setting(a), _setting(b))
     except ValueError as error:
         raise ValueError(f"A = {first}, B = {second}: {error}") from None
-    return Pair(first, second, {one.adversary: one for one in found})
+    return Pair(first, second, {one.adversary: one for one in found}, _unlike(a, b))
+
+
+def _unlike(a: Evaluation, b: Evaluation) -> frozenset[str]:
+    of_a, of_b = (run.manifest.get("attacks") or {} for run in (a, b))
+    found = [name for name in of_a if name in of_b and of_a[name] != of_b[name]]
+    return frozenset([*found, WORST_CASE] if found else found)
 
 
 def _setting(evaluation: Evaluation) -> Setting:
@@ -136,6 +157,8 @@ def _setting(evaluation: Evaluation) -> Setting:
 def _cells(pair: Pair, found: Comparison) -> list[str]:
     low, high = found.interval
     verdict = {"A higher": f"{pair.first} higher", "B higher": f"{pair.second} higher"}.get(found.verdict, "undecided")
+    if found.adversary in pair.unlike:
+        verdict += " (other attack)"
     return [
         found.adversary,
         pair.first,

@@ -90,6 +90,18 @@ def test_a_run_with_fewer_images_is_compared_on_those(runs: list[Path], tmp_path
     assert all(("n = 30" in cell) != ("n = 40" in cell) for cell in cells)
 
 
+def test_other_settings_under_one_name_are_told(runs: list[Path], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(runs[0], tmp_path / "copy"))
+    attacks = Evaluation.read(other).manifest["attacks"]
+    change(other, "manifest.json", recipe="other", attacks={**attacks, "pgd": "PGD(steps=1)"})
+    compared = Compared.of([runs[0], other])
+    assert [sorted(pair.unlike) for pair in compared.pairs] == [["pgd", "worst case"]]
+    told = {line.split("  ")[0] for line in compared.table().splitlines() if "(other attack)" in line}
+    assert told == {"pgd", "worst case"}
+    page = Page(compared.write(tmp_path / "page.html").read_text())
+    assert sum("(other attack)" in cell for row in page.rows for cell in row) == 2
+
+
 def test_what_cannot_be_compared_is_refused_in_a_line(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two or more different evaluations, got 1"):
         Compared.of([runs[0], runs[0]])
