@@ -19,7 +19,8 @@ from cli.parser import Parser, read_settings
 from cli.progress import duration
 from cli.targets import target_at
 from cli.trained import trained_here
-from papers import Bench, Experiment, MissingNetwork, smoke, write
+from evaluation.records import write_atomically
+from papers import Bench, Experiment, MissingNetwork, overview, smoke, write
 from papers.writing import shown
 
 PLACES = ("--scale", "--weights", "--data.root", "--imagenet", "--seed", "--out")
@@ -84,6 +85,10 @@ def main(words: list[str]) -> None:
             _run(name, experiment, scale, _bench(scale, taken, out), out, words)
         except MissingNetwork as error:
             missing.append(f"{name}: {error}")
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / "overview.md"
+    write_atomically(page, overview(out, known).encode())
+    print(f"wrote {page}")
     if missing:
         raise UsageError("; ".join(missing))
 
@@ -184,6 +189,7 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
     seconds = time.monotonic() - started
     facts = {
         "name": name,
+        "title": experiment.title,
         "scale": scale,
         "settings": repr(experiment),
         "command": f"python evaluate.py paper {shlex.join(words)}",

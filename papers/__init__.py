@@ -13,6 +13,7 @@ from papers.gradient_anomaly import GradientAnomaly
 from papers.gradient_norms import GradientNorms
 from papers.gradient_recovery import GradientRecovery
 from papers.hybrid import Hybrid
+from papers.overview import overview
 from papers.passing import Side
 from papers.pictures import Pictures
 from papers.recovery import Recovery
@@ -60,6 +61,7 @@ __all__ = [
     "Value",
     "Verdict",
     "beside",
+    "overview",
     "shown",
     "write",
 ]

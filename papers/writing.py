@@ -32,6 +32,7 @@ def write(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> list[Pa
     files.append(folder / "result.json")
     content = {
         **facts,
+        "figures": list(findings.figures),
         "tables": {table.name: {"caption": table.caption, "header": list(table.header), "rows": table.rows}
                    for table in findings.tables},
         "verdicts": [asdict(verdict) for verdict in findings.verdicts],

@@ -35,6 +35,12 @@ def test_what_is_kept_is_not_made_again(evaluate: Evaluate, tmp_path: Path) -> N
     assert evaluate(*words).code == 0
     result = json.loads((tmp_path / "iclr-table1" / "smoke" / "result.json").read_text())
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "smoke").iterdir()}
+    page = (tmp_path / "overview.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| `iclr-table1`")]
+    assert f"| smoke | {result['date']} |" in row
+    assert all(f"(iclr-table1/smoke/{table}.csv)" in row for table in result["tables"])
+    assert page.count("| not run |") == len(experiments()) - 1
+    assert all(f"- **{verdict['outcome']}**: {verdict['claim']} (" in page for verdict in result["verdicts"])
     again = evaluate(*words)
     assert again.code == 0
     assert "0 were made" in again.out
@@ -68,5 +74,5 @@ def test_a_missing_network_does_not_keep_the_others_waiting(
 
     monkeypatch.setattr("cli.paper._run", run)
     outcome = evaluate("paper", "iclr-hybrid", "iclr-table1", "--out", tmp_path)
-    assert (outcome.code, outcome.out) == (2, "ran iclr-table1\n")
+    assert (outcome.code, outcome.out) == (2, f"ran iclr-table1\nwrote {tmp_path / 'overview.md'}\n")
     assert "iclr-hybrid: no run of plain" in outcome.err
