@@ -4,8 +4,9 @@
 
 Random images of CIFAR-10's shape, ResNet-20 with random weights, PGD-20 without early exit. Overhead: the share of the
 whole test loop (data, transfer, counting, rows, files) that neither attacks nor the judge's passes took. Memory:
-the peak of a process that evaluates N images, and of one that evaluates 4 N. Report: seconds and size for 10,000 images
-under 8 attacks with 100 judge draws, made up. Leave the machine alone meanwhile.
+the peak of a process that runs this loop over N images, and of one that does over 4 N; with one judge draw, and without
+what comes after the loop: numbers, checks and report, which need the whole table at once. Report: seconds and size for
+10,000 images under 8 attacks with 100 judge draws, made up. Leave the machine alone meanwhile.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def evaluate(n: int, clock: Clock) -> float:
 
 
 def peak(n: int, threads: int) -> float:
-    """Peak memory in MB of a process that evaluates n images."""
+    """Peak memory in MB of a process that runs the test loop over n images, and ends there."""
     words = [sys.executable, __file__, "--alone", "--n", str(n), "--threads", str(threads)]
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
 
@@ -130,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--alone", action="store_true", help="evaluate and print the peak memory in MB, nothing else")
+    parser.add_argument("--alone", action="store_true", help="run the loop, print the peak memory in MB, nothing else")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     hush()
@@ -145,7 +146,7 @@ def main() -> None:
     print("| what | measured | wanted |\n|---|---|---|")
     print(f"| time beside attacks and passes | {100 * (1 - clock.seconds / whole):.1f} % | at most 3 % |")
     # The images themselves, 3 KB each in memory, are no part of the engine's.
-    print(f"| peak memory, {4 * arguments.n} images / {arguments.n} images | {large / small:.3f} | 1 |")
+    print(f"| peak memory of the loop, {4 * arguments.n} images / {arguments.n} images | {large / small:.3f} | 1 |")
     print(f"| report of {IMAGES} images x {DRAWS} draws x {ATTACKS + 1} adversaries | "
           f"{seconds:.1f} s, {size:.2f} MB | under 10 s, under 5 MB |")  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Adaptive attacks during validation and test: the numbers that a run is steered by are the ones it is judged by."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -11,15 +12,19 @@ from torch.utils.data import Dataset, default_collate
 
 from attacks import Attack
 from callbacks.findings import ROW_COLUMNS, SUMMARY_COLUMNS, Findings
-from callbacks.loggers import show_curves, show_panel, show_table
+from callbacks.loggers import keep_file, show_curves, show_panel, show_table
 from callbacks.panels import Panel, panel
 from callbacks.suites import at_radii, read_suite
 from datamodules import ImageDataModule
 from defenses import Stream, has_shared_draws, is_random
 from evaluation import Setting, examine
+from evaluation.parts import parquet
+from evaluation.records import write_atomically
 
 _MOST_CLASSES = 20  # with more, the accuracy of each class would bury everything else
 _PREFIX = {"val": "adaptive", "test": "test/adaptive"}
+_FILE = {"val": "adaptive.parquet", "test": "test_adaptive.parquet"}
+_EPOCH = "freshdraw.epoch"  # key of the file's metadata
 
 
 class AdaptiveEvaluation(Callback):
@@ -36,7 +41,8 @@ class AdaptiveEvaluation(Callback):
     mode="max")` and `EarlyStopping` can watch. Epochs in between keep the last value, so a patience counts all
     validations. On test images the names begin with `test/adaptive`: nothing that is watched can be theirs by mistake.
     Loggers that can show more get a table of the adversaries, one of sampled images, accuracy over eps and over L2, and
-    pictures; pictures that no logger takes go to `panels/` in the run's folder.
+    pictures; what no logger takes goes to `panels/` in the run's folder as CSV and PNG files. All rows of the last
+    evaluation lie in `adaptive.parquet` there (`test_adaptive.parquet` of test images) and become an artifact of W&B.
 
     Args:
         suite: name of a file in configs/suites, path of a YAML file, or attacks by name.
@@ -78,6 +84,7 @@ class AdaptiveEvaluation(Callback):
         self.batch_size, self.panel_images, self.seed = batch_size, min(panel_images, batch_size), seed
         self._share: list[pa.Table] | None = None
         self._panels: dict[str, Panel] = {}
+        self._written: Path | None = None
         self._ran = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -131,6 +138,12 @@ class AdaptiveEvaluation(Callback):
         """As in validation."""
         self._report(trainer, pl_module, "test")
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Hand over the last table, once: each evaluation's would be another version of the artifact."""
+        if self._written is not None:
+            keep_file(trainer, self._written.stem.replace("_", "-"), self._written)
+        self._written = None
+
     def _due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
             return False
@@ -175,6 +188,12 @@ class AdaptiveEvaluation(Callback):
         # All processes hold the same numbers; the largest of them is exact where a mean would round.
         pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max", batch_size=1)
         self._show(trainer, found, _PREFIX[split])
+        if trainer.is_global_zero:
+            self._written = Path(trainer.default_root_dir) / _FILE[split]
+            self._written.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(
+                self._written, parquet(table.replace_schema_metadata({_EPOCH: str(trainer.current_epoch)}))
+            )
 
     def _show(self, trainer: pl.Trainer, found: Findings, prefix: str) -> None:
         attacks = {name: str(attack) for name, attack in self.attacks.items()}

@@ -13,7 +13,7 @@ from callbacks.panels import Panel, panel
 from callbacks.wandb_run import WandbRun
 from evaluation import setting_of
 
-_FILES = ("per_image.parquet", "results.json", "manifest.json", "report.html")
+_FILES = ("per_image.parquet", "results.json", "manifest.json", "sessions.jsonl", "report.html")
 
 
 def log_evaluation(

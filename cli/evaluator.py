@@ -1,7 +1,7 @@
 """Evaluation on Lightning's devices: which process does which batch, and when to stop; nothing else."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
@@ -13,6 +13,7 @@ from attacks import Attack
 from cli.progress import Progress
 from datamodules.sampling import ShardedBatches
 from evaluation import Cost, Records, counting, examine
+from evaluation.sessions import environment, note_session
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Evaluator(pl.LightningModule):
         self.images = Subset(split, range(work.n))
         self.adversaries: dict[str, Attack | None] = {"clean": None, **attacks}
         self.records, self.work = records, work
-        self._right: dict[str, list[float]] = {}
+        self._right: dict[str, list[float]] = {}  # by adversary, share of right passes of each image
+        self._progress: Progress | None = None
         self._pace = 1.0  # measured time over expected time
         self._spent = self._expected = 0.0
 
@@ -82,12 +84,19 @@ class Evaluator(pl.LightningModule):
         return DataLoader(self.images, batch_sampler=batches)
 
     def on_test_start(self) -> None:
-        """The first process tells how far it is; the others are about as far."""
-        rank, processes = self.trainer.global_rank, self.trainer.world_size
-        mine = [(name, number) for number in range(rank, self.work.batches, processes) for name in self.adversaries]
-        done = sum(self._size(number) for name, number in mine if self.records.done(name, number))
-        total = sum(self._size(number) for _, number in mine)
-        self._progress = Progress(total, "attacked images", done) if rank == 0 and done < total else None
+        """The first process notes where this is computed, and tells how far it is; the others are about as far."""
+        if not self.trainer.is_global_zero:
+            return
+        processes = self.trainer.world_size
+        note_session(self.records.folder, environment(self.device, processes))
+        mine = [(name, number) for number in range(0, self.work.batches, processes) for name in self.adversaries]
+        done = [(name, number) for name, number in mine if self.records.done(name, number)]
+        if len(done) == len(mine):
+            return
+        for name, number in done:
+            self._right.setdefault(name, []).extend(self.records.right(name, number))
+        share = f" of the first of {processes} processes" if processes > 1 else ""
+        self._progress = Progress(self._pairs(mine), f"images x adversaries{share}", self._pairs(done))
 
     def on_test_end(self) -> None:
         """Leave the terminal in order."""
@@ -130,5 +139,7 @@ class Evaluator(pl.LightningModule):
         shares = self._right[name]
         return f"{name} {100 * sum(shares) / len(shares):.1f} % right"
 
-    def _size(self, number: int) -> int:
-        return min(self.work.batch_size, self.work.n - number * self.work.batch_size)
+    def _pairs(self, batches: Sequence[tuple[str, int]]) -> int:
+        """Each image once for each adversary."""
+        size, n = self.work.batch_size, self.work.n
+        return sum(min(size, n - number * size) for _, number in batches)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from evaluation.batch import SCHEMA, Batch
 from evaluation.cost import Cost
-
-_COST = b"freshdraw.cost"  # key of a part's metadata
+from evaluation.parts import cost_of, parquet, read_part, right_shares
 
 
 class Records:
@@ -36,7 +33,7 @@ class Records:
             dot in front.
 
     Attributes:
-        dropped: parts (relative to the folder) that could not be read: removed, and to be done again.
+        dropped: parts (relative to the folder) that could not be read or were damaged: removed, and to be done again.
 
     Raises:
         ValueError: if a name is not allowed or the folder holds an evaluation with another manifest.
@@ -98,8 +95,7 @@ class Records:
             path = self._images(adversary, batch)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content.getvalue())  # before the part: a batch that is done has its images
-        metadata = {_COST: json.dumps(asdict(cost or Cost()))}
-        write_atomically(part, _parquet(rows.to_arrow(adversary, batch).replace_schema_metadata(metadata)))
+        write_atomically(part, parquet(rows.to_arrow(adversary, batch), cost or Cost()))
 
     def complete(self) -> list[int]:
         """Numbers of the batches that every adversary of the manifest has, sorted."""
@@ -109,8 +105,15 @@ class Records:
     def cost(self) -> Cost:
         """What all that was written took, over all runs and processes."""
         paths = [path for name in self.adversaries for path in self._parts(name)]
-        costs = [json.loads((pq.read_schema(path).metadata or {}).get(_COST, b"{}")) for path in paths]
-        return sum((Cost(**cost) for cost in costs), Cost())
+        return sum(map(cost_of, paths), Cost())
+
+    def right(self, adversary: str, batch: int) -> NDArray[np.float64]:
+        """The share of right passes over each image of a batch that has been written, [B] in [0, 1].
+
+        Raises:
+            FileNotFoundError: it has not been written.
+        """
+        return right_shares(self._part(adversary, batch))
 
     def images(self, adversary: str, batch: int) -> NDArray[np.float32]:
         """The kept images of a batch, [k, C, H, W] in [0, 1]: its first k.
@@ -151,7 +154,7 @@ class Records:
     def finish(self) -> Path:
         """Writes the table of the complete batches to ``per_image.parquet`` in the folder and returns its path."""
         path = self.folder / "per_image.parquet"
-        write_atomically(path, _parquet(self.table(complete=True)))
+        write_atomically(path, parquet(self.table(complete=True)))
         return path
 
     @property
@@ -173,7 +176,7 @@ class Records:
         return sorted((self.folder / "parts" / adversary).glob("*.parquet"))
 
     def _rows(self, adversary: str) -> pa.Table:
-        rows = pa.concat_tables([SCHEMA.empty_table(), *map(_read, self._parts(adversary))])
+        rows = pa.concat_tables([SCHEMA.empty_table(), *map(read_part, self._parts(adversary))])
         return rows.sort_by([("index", "ascending"), ("batch", "ascending")])
 
     def _compare_manifest(self) -> None:
@@ -191,7 +194,7 @@ class Records:
         dropped = []
         for path in [path for name in self.adversaries for path in self._parts(name)]:
             try:
-                _read(path)
+                read_part(path)
             except (ValueError, FileNotFoundError):  # not found: another process was faster to remove it
                 path.unlink(missing_ok=True)
                 dropped.append(path.relative_to(self.folder).as_posix())
@@ -227,22 +230,6 @@ def _names(manifest: dict[str, Any]) -> tuple[str, ...]:
 
 def _shown(manifest: dict[str, Any], key: str) -> str:
     return json.dumps(manifest[key], sort_keys=True) if key in manifest else "absent"
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def _read(path: Path) -> pa.Table:
-    """Reads a part; raises ValueError if it is not one."""
-    # Read first, parse afterwards: a file without read permission must not pass for a truncated one.
-    data = path.read_bytes()
-    try:
-        return pq.ParquetFile(pa.BufferReader(data)).read().cast(SCHEMA)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a part of a per-image table: {error}") from None
 
 
 def _faults(name: str, index: NDArray[np.int64], n: int) -> list[str]:

@@ -1,6 +1,14 @@
-"""What Lightning warns of in a training as small as these."""
+"""What Lightning warns of in a training as small as these, and where such a training leaves its files."""
+
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lightning takes the current folder for that of the run."""
+    monkeypatch.chdir(tmp_path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -154,35 +155,15 @@ def test_a_logger_gets_tables_lines_and_pictures() -> None:
     assert "after FFTCompression" in caption
 
 
-def test_without_a_logger_for_them_pictures_are_files(tmp_path: Path) -> None:
-    watcher = AdaptiveEvaluation(SUITE, n_images=8, draws=2)
-    trainer(watcher, default_root_dir=tmp_path).validate(Module(), loader(), verbose=False)
-    files = sorted(path.name for path in (tmp_path / "panels").iterdir())
-    assert files == ["adaptive_pgd2_panel_000000.png", "adaptive_pgd3_panel_000000.png"]
-    assert all((tmp_path / "panels" / name).read_bytes().startswith(b"\x89PNG") for name in files)
-
-
-def test_a_board_gets_pictures_in_its_own_way() -> None:
-    class Board:
-        def __init__(self) -> None:
-            self.added: list[tuple[str, tuple[int, ...], str]] = []
-
-        def add_image(self, tag: str, image: Any, step: int, dataformats: str) -> None:
-            self.added.append((tag, tuple(image.shape), dataformats))
-
-    class WithBoard(pl.loggers.logger.Logger):
-        name, version, experiment = "board", "", Board()
-
-        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-            pass
-
-        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-            pass
-
-    board = WithBoard()
-    watcher = AdaptiveEvaluation({"pgd2": SUITE["pgd2"]}, n_images=8, draws=2, panel_images=2)
-    trainer(watcher, logger=board).validate(Module(), loader(), verbose=False)
-    assert board.experiment.added == [("adaptive/pgd2/panel", (130, 196, 3), "HWC")]
+def test_all_rows_of_the_last_evaluation_are_kept(tmp_path: Path) -> None:
+    module = Module()
+    watcher = AdaptiveEvaluation(SUITE, n_images=19, draws=6, batch_size=8, seed=5)
+    trainer(watcher, max_epochs=2, default_root_dir=tmp_path).fit(module, loader(), loader())
+    kept = pq.read_table(tmp_path / "adaptive.parquet")
+    assert kept.schema.metadata[b"freshdraw.epoch"] == b"1"
+    assert kept.sort_by("adversary").equals(by_hand(module.network, 19, 8, 6, True).sort_by("adversary"))
+    trainer(watcher, default_root_dir=tmp_path).test(module, loader(), verbose=False)
+    assert pq.read_table(tmp_path / "test_adaptive.parquet").num_rows == kept.num_rows
 
 
 def test_fewer_images_than_asked_for_are_all_taken() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import wandb
@@ -18,7 +19,7 @@ from callbacks.tags import classes_in, tags_of
 from callbacks.wandb_evaluation import log_evaluation
 from callbacks.wandb_run import WandbRun
 from cli.names import ROOT
-from evaluation import Records, examine, summarise, write_results
+from evaluation import Records, examine, rows_of, summarise, write_results
 from tests.callbacks.toys import CLASSES, SUITE, Module, images, loader, trainer
 
 CONFIG = {
@@ -107,7 +108,13 @@ def test_a_training_offline_read_back(tmp_path: Path) -> None:
     points = json.loads(table.read_text())["data"]
     assert [point[-1] for point in points] == pytest.approx([line[name] for name in names])
 
-    assert artifacts_in(records) == {"model": ["best.ckpt", "config.yaml"]}
+    assert artifacts_in(records) == {"evaluation": ["adaptive.parquet"], "model": ["best.ckpt", "config.yaml"]}
+    (kept,) = [record["artifact"] for record in records if record.get("artifact", {}).get("type") == "evaluation"]
+    assert kept["name"] == "robustnet-adaptive"
+    rows = rows_of(pq.read_table(kept["manifest"]["contents"][0]["local_path"]))
+    assert {name: found.n for name, found in rows.items()} == {"clean": 16, "pgd2_eps0.1": 16, "pgd2_eps0.2": 16}
+    for name, found in rows.items():
+        assert found.right.mean() == pytest.approx(line[f"adaptive/{name}/accuracy"])
     (kept,) = [record["artifact"] for record in records if record.get("artifact", {}).get("type") == "model"]
     copies = {Path(file["local_path"]) for file in kept["manifest"]["contents"]}
     assert all(copy.resolve().is_relative_to(folder.resolve()) for copy in copies)
@@ -137,6 +144,7 @@ def evaluation(tmp_path: Path) -> Path:
     records.finish()
     write_results(records.folder, summarise(records.table(), random=True), manifest)
     (records.folder / "report.html").write_text("<p>report</p>")
+    (records.folder / "sessions.jsonl").write_text("{}\n")
     return records.folder
 
 
@@ -159,7 +167,7 @@ def test_an_evaluation_offline_read_back(evaluation: Path, tmp_path: Path) -> No
     history = merged(records, "history", "item")
     assert (history["adversaries.nrows"], history["images.nrows"], history["over_eps_table.nrows"]) == (3, 36, 3)
     assert {"pgd_eps0.1/panel.filenames", "pgd_eps0.2/panel.filenames", "over_l2_table.nrows"} <= history.keys()
-    files = ["manifest.json", "per_image.parquet", "report.html", "results.json"]
+    files = ["manifest.json", "per_image.parquet", "report.html", "results.json", "sessions.jsonl"]
     kept = artifacts_in(records)
     assert {kind: sorted(paths) for kind, paths in kept.items()} == {"evaluation": files, "model": ["best.ckpt"]}
 
