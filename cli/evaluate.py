@@ -12,8 +12,8 @@ from cli.train import guarded
 HELP = """\
 usage: python evaluate.py RUN_OR_CHECKPOINT [options]
        python evaluate.py --weights FILE --model RECIPE [options]
-       python evaluate.py compare EVALUATION EVALUATION ...
-       python evaluate.py report EVALUATION
+       python evaluate.py compare EVALUATION EVALUATION ... [--out FILE.html]
+       python evaluate.py report EVALUATION ...
        python evaluate.py transfer NETWORK NETWORK ... [options]
        python evaluate.py paper NAME [--scale smoke|laptop|paper] [--weights DIR] [--data.root DIR] [--imagenet DIR]
 
@@ -21,9 +21,11 @@ Say how robust a network is: each image attacked, then judged on fresh draws. Mo
 A killed evaluation goes on where it stopped when the same command is typed again.
 
 compare  several evaluations side by side, with paired differences on common images
-report   write report.html of a finished evaluation again
+report   write report.html of finished evaluations, or transfers, again
 paper    a table or figure of the papers, ours beside theirs (configs/papers)
-transfer attacks made on each network, shown to all: a matrix; NETWORK is a run, or RECIPE=WEIGHTS_FILE
+transfer attacks made on each network, shown to all: a matrix; NETWORK is a run, or RECIPE=WEIGHTS_FILE. Of the options
+         below it takes --suite, --eps (one radius), --n (default: 500), --draws, --split, --batch_size, --seed, --out
+         (default: runs/transfer/...), --model.X, --data.X and --trainer.X (one device), for all networks alike
 
 suites   {suites}
 recipes  {recipes}
@@ -41,11 +43,13 @@ options, in any order; `--a b` or `--a=b`
   --eps R               radius of all attacks in pixels of [0, 1], such as 8/255 (default: the suite's);
                         several, with commas between them, give a curve
   --n N                 the first N images (default: all)
-  --budget TIME         begin no batch after 90s, 30m or 2h; the same command goes on from there
+  --budget TIME         begin no batch after 90s, 30m or 2h, of which at most a third is kept for the checks;
+                        the same command goes on from there
   --draws N             passes of the judge per image (default: 100 for a random network, 1 for another)
   --votes K             passes that the deployed model votes over, for the accuracy of a vote (default: 1)
   --checks KIND         how much the evaluation doubts itself: quick, full or none (default: quick)
-  --surrogate NETWORK   another network, from which the checks transfer attacks: a run, or RECIPE=WEIGHTS_FILE
+  --surrogate NETWORK   another network for the same images and classes, from which the checks transfer attacks:
+                        a run, or RECIPE=WEIGHTS_FILE
   --split NAME          test, val or train (default: test)
   --batch_size N        images per unit of work (default: 100, on a GPU 500, with --budget 20)
   --seed N              of attacks and judge (default: 0)

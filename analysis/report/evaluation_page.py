@@ -20,9 +20,9 @@ from analysis.report.results import (
     chosen,
     cost,
     headlines,
-    transfers,
     worst_case,
 )
+from analysis.report.transfer_page import is_transfer, transfer_page
 from evaluation.records import write_atomically
 
 _NOT_VERSIONS = ("date",)
@@ -39,13 +39,17 @@ class Card:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` into the folder of a finished evaluation, whole or not at all, and returns its path.
+    """Writes `report.html` into the folder of a finished evaluation or transfer, whole or not at all; returns its path.
 
     Raises:
         FileNotFoundError: the folder lacks `manifest.json`, `results.json` or `per_image.parquet`.
         ValueError: one of them is damaged.
     """
-    page, path = html("evaluation.html.j2", **_content(Evaluation.read(folder))), folder / "report.html"
+    path = folder / "report.html"
+    if is_transfer(folder):
+        page = transfer_page(folder)
+    else:
+        page = html("evaluation.html.j2", **_content(Evaluation.read(folder)))
     write_atomically(path, page.encode())
     return path
 
@@ -70,9 +74,8 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "losses": loss_charts(evaluation),
         "distances": distance_charts(evaluation),
         "examples": examples(evaluation),
-        "transfers": transfers(evaluation),
         "classes": by_class(evaluation),
-        "cost": cost(evaluation),
+        "cost": cost(evaluation.results),
         "command": evaluation.results.get("command"),
         "attacks": _attacks(evaluation),
         "versions": [pair for pair in evaluation.environment.items() if pair[0] not in _NOT_VERSIONS],
@@ -91,7 +94,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, Any]]:
         "images": f"{evaluation.n:,}",
         "judge draws": draws,
         "seed": manifest.get("seed"),
-        "date": environment.get("date"),
+        "date": str(environment.get("date") or "")[:10],
         "hardware": ", ".join(str(name) for name in (device, environment.get("machine")) if name),
         "weights (SHA-256)": str(manifest.get("weights_sha256") or "")[:12],
     }

@@ -38,9 +38,11 @@ class Evaluation:
 
         Raises:
             FileNotFoundError: a file is missing: it is no evaluation, or one that has not come to its end.
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or of another kind.
         """
-        manifest, results = _json(folder / "manifest.json"), _json(folder / "results.json")
+        manifest, results = json_object(folder / "manifest.json"), json_object(folder / "results.json")
+        if "transfer" in results:
+            raise ValueError(f"{folder} holds transfer matrices, not an evaluation")
         path = folder / "per_image.parquet"
         try:
             # Read first: a file that is missing must not pass for a damaged one.
@@ -119,7 +121,13 @@ class Evaluation:
         return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """What a file holds.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it holds something else than a JSON object.
+    """
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:

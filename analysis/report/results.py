@@ -1,10 +1,8 @@
-"""What the report takes from results.json: the one place that knows its keys. Folders of older versions lack some."""
+"""What the report of an evaluation takes from results.json: the one place that knows its keys; old ones lack some."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from analysis.report.folder import Evaluation
 
@@ -67,16 +65,6 @@ class Check:
     source: str
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """Accuracy of each target on images made on each source: (source, a cell per target) by row; n = 0 if unknown."""
-
-    attack: str
-    targets: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Estimate | None, ...]], ...]
-    n: int
-
-
 _MARKS = {"doubt": "⚠", "pass": "✓", "not-run": "○"}
 _ORDER = ("doubt", "pass", "not-run")
 
@@ -110,17 +98,9 @@ def checks(evaluation: Evaluation) -> list[Check]:
     return sorted(found, key=lambda check: _ORDER.index(check.kind))
 
 
-def transfers(evaluation: Evaluation) -> list[Transfer]:
-    """The transfer matrix of each attack, or the only one; without those whose shape does not fit their names."""
-    found = evaluation.results.get("transfer") or {}
-    matrices = {"": found} if "sources" in found else found
-    drawn = [_transfer(str(attack), matrix) for attack, matrix in matrices.items() if isinstance(matrix, dict)]
-    return [one for one in drawn if one is not None]
-
-
-def cost(evaluation: Evaluation) -> list[tuple[str, str]]:
+def cost(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and value of each cost that was counted."""
-    found = evaluation.results.get("cost") or {}
+    found = results.get("cost") or {}
     named = {"forward": "forward passes", "backward": "gradient passes", "gradient": "gradient passes"}
     facts = [(name, f"{found[key]:,}") for key, name in named.items() if key in found]
     if (seconds := found.get("seconds")) is not None:
@@ -170,16 +150,6 @@ def _decided(found: dict[str, Any]) -> tuple[int, int, int] | None:
     return int(found["robust"]), int(found["undecided"]), int(found["broken"])
 
 
-def _transfer(attack: str, found: dict[str, Any]) -> Transfer | None:
-    sources, targets = found.get("sources") or [], found.get("targets") or []
-    shape = (len(sources), len(targets))
-    parts = [_matrix(found.get(key), shape) for key in ("accuracy", "low", "high")]
-    if parts[0] is None or not all(shape):
-        return None
-    rows = tuple((str(name), tuple(_cell(parts, i, j) for j in range(shape[1]))) for i, name in enumerate(sources))
-    return Transfer(attack, tuple(map(str, targets)), rows, int(found.get("n") or 0))
-
-
 def _check(found: dict[str, Any]) -> Check:
     verdict = str(found.get("verdict", "not run"))
     kind = verdict if verdict in ("doubt", "pass") else "not-run"
@@ -190,21 +160,6 @@ def _check(found: dict[str, Any]) -> Check:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
-
-
-def _matrix(values: Any, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        matrix = np.array(values, dtype=float)  # None becomes NaN
-    except (TypeError, ValueError):
-        return None
-    return matrix if matrix.shape == shape else None
-
-
-def _cell(parts: list[np.ndarray | None], i: int, j: int) -> Estimate | None:
-    value, low, high = (None if part is None or np.isnan(part[i, j]) else float(part[i, j]) for part in parts)
-    if value is None:
-        return None
-    return Estimate(value, low, high) if low is not None and high is not None else Estimate(value)
 
 
 def _dicts(values: Any) -> Iterable[dict[str, Any]]:

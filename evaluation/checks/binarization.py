@@ -4,7 +4,7 @@ The network's last layer is exchanged, image by image, for a two-class one that 
 ball from many inside it. An adversarial image then exists for certain; the evaluation's attack has to find it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from attacks import DLR, Attack, Ball, undisturbed
 from defenses import Stream, drawing_from, is_random
 from defenses.randomness import uniform_like
 from evaluation.batch import Rows, rows_of
-from evaluation.checks.check import Check, Question, percent, too_few
+from evaluation.checks.check import Check, Question, percent, too_few, too_many
 from evaluation.checks.diagnostics import RandomPoints, Reference, gradients, sized
+from evaluation.cost import Cost
 from evaluation.judge import examine
 from evaluation.records import Records
 
@@ -103,6 +104,7 @@ def binarization(
     seed: int,
     draws: int,
     inner: int = INNER,
+    in_time: Callable[[], None] = lambda: None,
 ) -> Check:
     """Whether the attack finds an adversarial image where there is one for certain.
 
@@ -114,6 +116,7 @@ def binarization(
         seed: of points, attack and judge.
         draws: of the judge; the majority decides.
         inner: points inside the ball, for each image.
+        in_time: called before each batch; what it raises ends the test.
     """
     if isinstance(at.attack.loss, DLR):
         return BINARIZATION.not_run("the attack's loss, DLR, needs more than two classes")
@@ -121,12 +124,24 @@ def binarization(
     records = Records(folder, {**manifest, "batches": [len(x) for x, _ in batches]})
     first = 0
     for number, (x, _) in enumerate(batches):
+        in_time()
         try:
             _batch(network, x, number, first, records, at, (seed, draws, inner))
         except ValueError as error:  # of `LastLinear`
             return BINARIZATION.not_run(str(error))
         first += len(x)
     return _verdict(rows_of(records.table()), gradients(at.adversary))
+
+
+def cost_of_binarization(random: bool, queries: int, draws: int) -> Cost:
+    """Passes for each image, beside those of the attack.
+
+    Args:
+        random: whether the network is.
+        queries: random points that are tried.
+        draws: of the judge.
+    """
+    return Cost(forward=(INNER + 2) * (_PASSES if random else 1) + queries + len(PARTS) * draws)
 
 
 def _batch(
@@ -199,10 +214,17 @@ def _verdict(rows: dict[str, Rows], queries: int) -> Check:
     n, all_of_them = int(solvable.sum()), len(solvable)
     if not n:
         return BINARIZATION.not_run(f"the classifier tells the border from the inside for none of {all_of_them} images")
-    found, luck = (int((~majority[part] & solvable).sum()) for part in ("attacked", "random"))
+    by_attack, by_luck = (~majority[part] & solvable for part in ("attacked", "random"))
+    found, luck = int(by_attack.sum()), int(by_luck.sum())
     text = (
         f"the attack broke {found} of {n} images that can be broken, {percent(found / n)} (wanted: {percent(_WANTED)});"
         f" {queries} random points broke {luck}; {all_of_them - n} could not be set up"
     )
     figures = {"broken": found, "random": luck, "failed_setup": all_of_them - n, "n": n}
-    return BINARIZATION.answered(too_few(found, n, _WANTED), text, figures)
+    if too_few(found, n, _WANTED):
+        return BINARIZATION.answered(True, text, figures)
+    # Where blind luck does as well, the task was too easy: to succeed at it says nothing about the attack.
+    better, worse = int((by_attack & ~by_luck).sum()), int((by_luck & ~by_attack).sum())
+    if not too_many(better, better + worse, 0.5):
+        return BINARIZATION.not_run(f"too easy to tell the attack from luck: {text}")
+    return BINARIZATION.answered(False, text, figures)

@@ -1,7 +1,7 @@
 """What a check of an evaluation says, and the statistics that it may base a doubt on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from math import sqrt
 from typing import Literal, NamedTuple
 
@@ -17,6 +17,7 @@ Verdict = Literal["pass", "doubt", "not run"]
 LEVEL = 0.99
 # Of the images that survive, this share may show the sign of a failed attack: "0 on >= 95 % of surviving samples".
 ALLOWED = 0.05
+_LONGEST = 200  # characters of an error that are shown: some of CUDA's fill a page
 _ORDER: dict[Verdict, int] = {"doubt": 0, "pass": 1, "not run": 2}
 
 
@@ -38,6 +39,17 @@ class Check:
     text: str
     figures: dict[str, float]
     source: str
+
+
+class NotRun(Exception):
+    """Raised where a check, or what it needs, cannot be made; the text says why, in one line."""
+
+
+def reason(error: Exception) -> str:
+    """What kept a check from being made, in one line."""
+    text = " ".join(str(error).split())
+    said = text if isinstance(error, NotRun) else f"{type(error).__name__}: {text}"
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
 
 
 class Difference(NamedTuple):
@@ -85,17 +97,6 @@ def format_checks(checks: Sequence[Check]) -> str:
     ordered = sorted(checks, key=lambda check: _ORDER[check.verdict])
     name, verdict = (max(len(getattr(check, part)) for check in checks) for part in ("name", "verdict"))
     return "\n".join(f"{check.verdict:<{verdict}}  {check.name:<{name}}  {check.text}" for check in ordered)
-
-
-def of_images(rows: Rows, keep: NDArray[np.bool_]) -> Rows:
-    """The rows of some images only.
-
-    Args:
-        rows: of one adversary.
-        keep: [n].
-    """
-    columns = {field.name: getattr(rows, field.name)[keep] for field in fields(rows) if field.name != "adversary"}
-    return replace(rows, **columns)
 
 
 def accuracy(rows: Rows) -> float:

@@ -1,29 +1,15 @@
 """Checks that set adversaries beside each other on the same images: who may not be stronger than whom."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from attacks import Attack
 from evaluation.batch import Rows
-from evaluation.checks.check import (
-    LEVEL,
-    Check,
-    Question,
-    accuracy,
-    difference,
-    percent,
-    rightness,
-    too_many,
-)
-from evaluation.checks.diagnostics import BLACK_BOX, Reference, as_adversary, ball_of, bare
+from evaluation.checks.check import LEVEL, Check, Question, accuracy, difference, percent, too_many
 from evaluation.checks.probes import ATHALYE, CARLINI, PINTOR
+from evaluation.checks.tables import Tables
 from evaluation.intervals import wilson
 
 SINGLE = Question("single step", ATHALYE)
+MORE = {quantity: Question(f"more {quantity}", CARLINI) for quantity in ("steps", "draws", "restarts")}
 RADII = Question("larger radius", ATHALYE)
 UNBOUNDED = Question("unbounded", f"{ATHALYE}; I6 of {PINTOR}")
 BLACK = Question("black box", f"{ATHALYE}; 0.2 points as AutoAttack")
@@ -39,81 +25,10 @@ _BLACK_ONLY = 0.01  # of all images
 _POINTS_ONLY = 0.005  # of the images that survive
 
 
-@dataclass(frozen=True)
-class Tables:
-    """All rows of the images that checks are made on.
-
-    Attributes:
-        suite: rows of the evaluation, by adversary.
-        extra: rows of `diagnostics`, by name; one that could not be run is missing.
-        attacks: the suite.
-        at: the attack that is varied.
-        random, shared: see `run_checks`.
-    """
-
-    suite: dict[str, Rows]
-    extra: dict[str, Rows]
-    attacks: dict[str, Attack]
-    at: Reference
-    random: bool
-    shared: bool
-
-    @property
-    def attacked(self) -> Rows:
-        """Rows of the attack that is varied."""
-        return self.extra["reference"] if self.at.name is None else self.suite[self.at.name]
-
-    @property
-    def white(self) -> dict[str, Rows]:
-        """Rows of the suite's gradient attacks in the ball that see the model itself, and of the varied one."""
-        found = {name: self.suite[name] for name, one in self._gradient() if as_adversary(one).view.faithful}
-        return {**found, "reference": self.attacked}
-
-    @property
-    def black(self) -> dict[str, Rows]:
-        """Rows of attacks in the ball that ask for answers only."""
-        found = {name: self.suite[name] for name, attack in self._inside() if isinstance(bare(attack), BLACK_BOX)}
-        return found | {name: rows for name, rows in self.extra.items() if name == "square"}
-
-    @property
-    def transferred(self) -> dict[str, Rows]:
-        """Rows of attacks in the ball that see another model."""
-        found = {name: self.suite[name] for name, one in self._gradient() if not as_adversary(one).view.faithful}
-        found.pop(self.at.name or "", None)
-        return found | {name: self.extra[name] for name in ("oblivious", "surrogate") if name in self.extra}
-
-    @property
-    def blind(self) -> bool:
-        """Whether the model is random and no gradient attack of the suite sees its draws."""
-        return self.random and not self.at.adversary.view.faithful
-
-    @property
-    def alive(self) -> NDArray[np.bool_]:
-        """Which images no gradient attack breaks: most draws are right under each, [n]."""
-        alive: NDArray[np.bool_] = np.all([rightness(rows) > 0.5 for rows in self.white.values()], axis=0)
-        return alive
-
-    def kept(self) -> NDArray[np.bool_]:
-        """Which images surely survive all gradient attacks: more draws are right than luck explains, [n]."""
-        surely = [_surely(rows.correct, rows.draws, self.random) for rows in self.white.values()]
-        kept: NDArray[np.bool_] = np.all(surely, axis=0)
-        return kept
-
-    def broken(self, rows: Rows) -> NDArray[np.bool_]:
-        """Which images are surely broken by an adversary, [n]."""
-        return _surely(rows.draws - rows.correct, rows.draws, self.random)
-
-    def _inside(self) -> Iterable[tuple[str, Attack]]:
-        return [(name, one) for name, one in self.attacks.items() if ball_of(one) == self.at.ball]
-
-    def _gradient(self) -> Iterable[tuple[str, Attack]]:
-        return [(name, one) for name, one in self._inside() if not isinstance(bare(one), BLACK_BOX)]
-
-
 def single_step(tables: Tables) -> Check:
     """One step must not be stronger than many."""
     if (one := tables.extra.get("single_step")) is None:
-        return SINGLE.not_run("the single step could not be run")
+        return SINGLE.not_run(tables.why_not("single_step"))
     if tables.at.attack.steps < 2:
         return SINGLE.not_run("the attack itself has a single step")
     gap = difference(tables.attacked, one, tables.shared)
@@ -128,14 +43,14 @@ def budget(tables: Tables, quantity: str) -> Check:
         tables: see there.
         quantity: "steps", "draws" or "restarts".
     """
-    question = Question(f"more {quantity}", CARLINI)
+    question = MORE[quantity]
     if (double := tables.extra.get(f"double_{quantity}")) is not None:
         return _converged(question, tables, tables.attacked, double, f"the {quantity}", f"twice the {quantity}")
     if (half := tables.extra.get(f"half_{quantity}")) is not None:
         return _converged(question, tables, half, tables.attacked, f"half the {quantity}", f"all {quantity}")
-    if quantity == "draws" and not (tables.random and tables.at.adversary.view.faithful):
-        return question.not_run("what the attack sees is not random")
-    return question.not_run("too long for a quick check; --checks full does it")
+    fixed = quantity == "draws" and not (tables.random and tables.at.adversary.view.faithful)
+    why = "what the attack sees is not random" if fixed else "too long for a quick check; --checks full does it"
+    return question.not_run(tables.why_not(f"double_{quantity}", f"half_{quantity}", otherwise=why))
 
 
 def radii(tables: Tables) -> Check:
@@ -143,7 +58,8 @@ def radii(tables: Tables) -> Check:
     found = [(float(name.removeprefix("radius_x")), rows) for name, rows in tables.extra.items() if "radius_x" in name]
     ordered = [rows for _, rows in sorted(found, key=lambda pair: pair[0])]
     if len(ordered) < 2:
-        return RADII.not_run("fewer than 2 radii could be run")
+        names = [name for name in tables.failed if "radius_x" in name]
+        return RADII.not_run(tables.why_not(*names, otherwise="fewer than 2 radii are distinct"))
     gaps = [
         difference(larger, smaller, tables.shared)
         for place, larger in enumerate(ordered)
@@ -159,7 +75,7 @@ def radii(tables: Tables) -> Check:
 def unbounded(tables: Tables, classes: int) -> Check:
     """Where every image is allowed, none may stay right; of a random model, no more than chance."""
     if (rows := tables.extra.get("unbounded")) is None:
-        return UNBOUNDED.not_run("the unbounded attack could not be run")
+        return UNBOUNDED.not_run(tables.why_not("unbounded"))
     value, limit = accuracy(rows), 1 / classes if tables.random else 0.0
     low = wilson(round(value * rows.n), rows.n, LEVEL).low
     doubt = low > limit if tables.random else value > 0
@@ -185,7 +101,7 @@ def random_points(tables: Tables, points: int) -> Check:
         points: how many were tried per image.
     """
     if (rows := tables.extra.get("random_points")) is None:
-        return POINTS.not_run("the random points could not be run")
+        return POINTS.not_run(tables.why_not("random_points"))
     alive = tables.alive
     n, broken = int(alive.sum()), int((tables.broken(rows) & tables.kept()).sum())
     if not n:
@@ -199,7 +115,8 @@ def adaptive(tables: Tables) -> Check:
     """Whether an attack that goes round what has no derivative, and draws anew, is stronger than the suite's."""
     reason = _BLIND if tables.blind else ""
     if (rows := tables.extra.get("adaptive")) is None:
-        return ADAPTIVE.not_run("the suite's strongest attack sees the model itself, and all of it has a derivative")
+        why = "the suite's strongest attack sees the model itself, and all of it has a derivative"
+        return ADAPTIVE.not_run(tables.why_not("adaptive", otherwise=why))
     gap = difference(tables.attacked, rows, tables.shared)
     before, after = percent(accuracy(tables.attacked)), percent(accuracy(rows))
     text = f"{before} under the suite's view, {after} straight through and on fresh draws, {gap}"
@@ -217,7 +134,8 @@ def beside(tables: Tables, name: str) -> Check:
     """
     question, what = {"frozen_noise": (FROZEN, "one frozen draw"), "bare": (BARE, "no noise and no channel")}[name]
     if (rows := tables.extra.get(name)) is None:
-        return question.not_run("the model has no noise" if name == "frozen_noise" else "nothing can be turned off")
+        why = "the model has no noise" if name == "frozen_noise" else "nothing can be turned off"
+        return question.not_run(tables.why_not(name, otherwise=why))
     gap = difference(tables.attacked, rows, tables.shared)
     before, after = percent(accuracy(tables.attacked)), percent(accuracy(rows))
     text = f"{before} under attack as it is, {after} with {what}: {gap} are owed to what was taken away"
@@ -235,7 +153,8 @@ def _converged(question: Question, tables: Tables, less: Rows, more: Rows, small
 def _blinder(question: Question, tables: Tables, others: dict[str, Rows], what: str) -> Check:
     """The rule of AutoAttack in the mean, and image by image."""
     if not others:
-        return question.not_run("there is none")
+        made = ("square",) if question is BLACK else ("oblivious", "surrogate")
+        return question.not_run(tables.why_not(*made, otherwise="there is none"))
     name, rows = min(others.items(), key=lambda pair: accuracy(pair[1]))
     gap = difference(tables.attacked, rows, tables.shared)
     broken = np.any([tables.broken(one) for one in others.values()], axis=0)
@@ -247,11 +166,3 @@ def _blinder(question: Question, tables: Tables, others: dict[str, Rows], what: 
         f" {only} of {n} images are broken by the latter only"
     )
     return question.answered(stronger or more, text, {**gap.figures, "only": only})
-
-
-def _surely(count: NDArray[np.int64], draws: int, random: bool) -> NDArray[np.bool_]:
-    """Whether `count` is more than half of the draws, of a random model beyond the luck of a coin."""
-    if not random:
-        return np.asarray(2 * count > draws)
-    least = next((k for k in range(draws + 1) if binomtest(k, draws, 0.5, "greater").pvalue < 0.025), draws + 1)
-    return np.asarray(count >= least)

@@ -56,7 +56,9 @@ def unfinished(attacked: Rows, alive: NDArray[np.bool_], at: Reference, random: 
     On a random model the largest of many noisy losses of one image keeps growing by luck: there the course is that of
     the mean over the images.
     """
-    if at.attack.steps * at.attack.restarts < 2 * _LAST:
+    # Where the last steps are half of all, as in PGD-20, their share tells how few there were, not how they ended; that
+    # is the question of `more steps`.
+    if at.attack.steps * at.attack.restarts < 4 * _LAST:
         return UNFINISHED.not_run(f"{at.attack.steps} steps are too few to look at the last {_LAST}")
     if random:
         return _unfinished_mean(attacked.loss[alive], at)

@@ -110,11 +110,15 @@ class Diagnostic:
     judged: View = Exact()
 
 
-def reference(suite: dict[str, Attack], rows: dict[str, Rows]) -> Reference | None:
+def reference(suite: dict[str, Attack], rows: dict[str, Rows] | None) -> Reference | None:
     """The gradient attack of a suite that leaves the least, in the ball that most of its attacks have.
 
     One that sees the model itself goes before one that sees another; of several alike the longest is taken. Where no
     PGD or APGD is in the suite, but another attack has a ball: PGD-20 in this ball.
+
+    Args:
+        suite: by name.
+        rows: what it left, by name; None: not known yet, the longest attack is taken.
 
     Returns:
         None where no attack has a ball.
@@ -126,7 +130,7 @@ def reference(suite: dict[str, Attack], rows: dict[str, Rows]) -> Reference | No
     found = {
         name: attack
         for name, attack in suite.items()
-        if ball_of(attack) == ball and isinstance(bare(attack), PGD | APGD) and name in rows
+        if ball_of(attack) == ball and isinstance(bare(attack), PGD | APGD) and (rows is None or name in rows)
     }
     if not found:
         first = next(attack for attack in suite.values() if ball_of(attack) == ball)
@@ -134,7 +138,8 @@ def reference(suite: dict[str, Attack], rows: dict[str, Rows]) -> Reference | No
 
     def order(name: str) -> tuple[bool, float, int]:
         blind = not as_adversary(found[name]).view.faithful
-        return blind, float(rows[name].right.mean()), -gradients(found[name])
+        left = 0.0 if rows is None else float(rows[name].right.mean())
+        return blind, left, -gradients(found[name])
 
     name = min(found, key=order)
     return Reference(as_adversary(found[name]), name)

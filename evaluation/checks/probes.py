@@ -15,6 +15,7 @@ from defenses import Stream, drawing_from, is_random
 from evaluation.batch import Rows
 from evaluation.checks.check import ALLOWED, LEVEL, Check, Question, accuracy, mean_interval, percent, too_many
 from evaluation.checks.diagnostics import Reference
+from evaluation.cost import Cost
 from evaluation.intervals import wilson
 
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -73,14 +74,14 @@ def inputs(batches: Batches, classes: int) -> Check:
 
 
 @torch.no_grad()
-def logits(network: nn.Module, x: Tensor, seed: int) -> Check:
+def logits(network: nn.Module, batches: Batches, seed: int) -> Check:
     """Whether the model answers finite logits and not probabilities."""
     with undisturbed(network), torch.no_grad(), drawing_from(Stream.named(seed, "checks", "logits")):
-        answer = network(x).double()
+        answer = torch.cat([network(x).double() for x, _ in batches])
     finite = bool(answer.isfinite().all())
     off = float((answer.sum(-1) - 1).abs().amax()) if finite else float("inf")
     bounded = finite and bool(((answer >= -1e-5) & (answer <= 1 + 1e-5)).all())
-    figures: dict[str, float] = {"finite": finite, "n": len(x)}
+    figures: dict[str, float] = {"finite": finite, "n": len(answer)}
     if not finite:
         return LOGITS.answered(True, "the model answers NaN or infinity", figures)
     figures |= {"min": float(answer.amin()), "max": float(answer.amax())}
@@ -98,6 +99,13 @@ def clean_accuracy(clean: Rows, classes: int) -> Check:
     # At chance or below, and too many images for a model that is half-way between chance and perfect.
     doubt = value <= chance * 1.5 and high < (1 + chance) / 2
     return CLEAN.answered(doubt, text, {"accuracy": value, "chance": chance, "high": high, "n": clean.n})
+
+
+def cost(network: nn.Module, samples: int) -> Cost:
+    """Passes of `logits`, `look` and `stability`, with so many samples, for each image."""
+    looks = _PASSES if is_random(network) else 1
+    margins = (samples + 1) * (_MEAN_OF if is_random(innermost(network)) else 1)
+    return Cost(forward=1 + looks + margins, gradient=looks)
 
 
 def look(network: nn.Module, batches: Batches, at: Reference, seed: int) -> Seen:

@@ -1,66 +1,38 @@
 """All checks of an evaluation: its diagnostics run as a small evaluation of their own, and what follows from them."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from attacks import Attack, evaluating
-from evaluation.batch import Rows, rows_of
+from evaluation.batch import Rows
 from evaluation.checks import comparisons, course, probes
 from evaluation.checks.binarization import BINARIZATION, binarization
-from evaluation.checks.check import Check, of_images
-from evaluation.checks.comparisons import Tables
-from evaluation.checks.diagnostics import (
-    Diagnostic,
-    Level,
-    RandomPoints,
-    Reference,
-    diagnostics,
-    gradients,
-    reference,
-    unbounded,
-)
-from evaluation.judge import examine
-from evaluation.records import Records
-
-Say = Callable[[str], None]
-_QUICK_DRAWS = 32  # passes of the judge at most: differences of accuracies ask for images, not for draws
-_QUICK_NOISE, _FULL_NOISE = 20, 100  # noisy versions of each image
+from evaluation.checks.check import Check, NotRun, Question, reason
+from evaluation.checks.diagnostics import Level, RandomPoints, reference
+from evaluation.checks.extra import examined, planned
+from evaluation.checks.subject import NOISE, Say, Subject
+from evaluation.checks.tables import Tables
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is checked.
+class _Asked:
+    """All that a question may look at: the subject, the rows, random points tried, the folder of the checks."""
 
-    Attributes:
-        network: images in [0, 1] -> logits.
-        batches: the evaluation's first images, in its order, and labels, on the network's device.
-        folder: of the evaluation.
-        random, shared: whether the network is; whether a batch shares its draws.
-        seed, draws: of the evaluation.
-        level: how much is spent.
-        say: takes lines for whoever waits.
-    """
-
-    network: nn.Module
-    batches: Sequence[tuple[Tensor, Tensor]]
+    subject: Subject
+    tables: Tables
+    points: int
     folder: Path
-    random: bool
-    shared: bool
-    seed: int
-    draws: int
-    level: Level
-    say: Say
 
-    @property
-    def n(self) -> int:
-        """Images."""
-        return sum(len(x) for x, _ in self.batches)
+    @cached_property
+    def seen(self) -> probes.Seen:
+        """The gradients that the attack would follow."""
+        self.subject.in_time()
+        return probes.look(self.subject.network, self.subject.batches, self.tables.at, self.subject.seed)
 
 
 def run_checks(
@@ -76,13 +48,15 @@ def run_checks(
     draws: int,
     level: Level,
     surrogate: nn.Module | None = None,
+    until: float | None = None,
     progress: Say = print,
 ) -> list[Check]:
     """Doubt an evaluation: run what it takes, and say what was found.
 
-    "quick" costs at most about 400 gradients per image, as a rule half, and some 1,000 further passes; "full" doubles
+    "quick" costs at most about 400 gradients per image, as a rule half, and some 1,600 further passes; "full" doubles
     the suite's strongest attack in steps, draws and restarts, tries 10,000 random points and makes the binarization
-    test. Rows lie in ``checks/`` of the folder; checks that were killed go on where they stopped.
+    test. Rows lie in ``checks/`` of the folder; checks that were killed go on where they stopped. One that fails, for
+    whatever reason, is "not run" and says so.
 
     Args:
         network: images in [0, 1] -> logits.
@@ -96,12 +70,13 @@ def run_checks(
         draws: passes of the judge in the evaluation.
         level: see above.
         surrogate: another network for the same classes, from which attacks are transferred.
+        until: `time.monotonic()` after which nothing long is begun: what is missing then is "not run"; None: no limit.
         progress: takes lines for whoever waits.
 
     Raises:
         ValueError: the rows do not hold the images of the batches, or the folder holds checks of something else.
     """
-    subject = Subject(network, batches, folder, random, shared, seed, draws, level, progress)
+    subject = Subject(network, batches, folder, random, shared, seed, draws, level, until, progress)
     rows = _first_images(rows, subject.n)
     checks = _sanity(subject, rows["clean"])
     at = reference(attacks, rows)
@@ -109,123 +84,58 @@ def run_checks(
         why = "no attack of the suite has a ball" if at is None else "see the doubts above: no attack can be run"
         return [*checks, *(question.not_run(why) for question in _QUESTIONS)]
     with evaluating(surrogate if surrogate is not None else nn.Identity()):
-        plan = diagnostics(at, network, attacks, level, surrogate)
-        plan["unbounded"] = unbounded(at, batches[0][0].shape[1:], level)
-        extra = _examined(subject, plan, surrogate)
-    tables = Tables(rows, extra, attacks, at, random, shared)
-    return [*checks, *_from_model(subject, tables), *_from_rows(tables, plan), *_full(subject, at)]
+        plan = planned(at, network, attacks, level, surrogate, batches[0][0].shape[1:])
+        extra = examined(subject, plan, at, surrogate)
+    points = plan["random_points"].attack
+    assert isinstance(points, RandomPoints)
+    tables = Tables(rows, extra.rows, extra.failed, attacks, at, random, shared)
+    asked = _Asked(subject, tables, points.trials, extra.folder)
+    return [*checks, *(_guarded(question, partial(ask, asked)) for question, ask in _QUESTIONS.items())]
+
+
+def _guarded(question: Question, ask: Callable[[], Check]) -> Check:
+    """One check; whatever keeps it from being made costs neither the others nor the numbers of the evaluation."""
+    try:
+        return ask()
+    except Exception as error:
+        return question.not_run(reason(error))
 
 
 def _sanity(subject: Subject, clean: Rows) -> list[Check]:
-    classes = clean.counts.shape[1]
+    classes, batches = clean.counts.shape[1], subject.batches
     return [
-        probes.inputs(subject.batches, classes),
-        probes.logits(subject.network, subject.batches[0][0], subject.seed),
-        probes.clean_accuracy(clean, classes),
+        _guarded(probes.INPUTS, lambda: probes.inputs(batches, classes)),
+        _guarded(probes.LOGITS, lambda: probes.logits(subject.network, batches, subject.seed)),
+        _guarded(probes.CLEAN, lambda: probes.clean_accuracy(clean, classes)),
     ]
 
 
-def _from_model(subject: Subject, tables: Tables) -> list[Check]:
-    seen, alive = probes.look(subject.network, subject.batches, tables.at, subject.seed), tables.alive
-    samples = _FULL_NOISE if subject.level == "full" else _QUICK_NOISE
-    return [
-        probes.gradients(seen, tables.attacked, alive),
-        probes.draws(seen, subject.random),
-        probes.softmax(seen, tables.at, alive),
-        probes.stability(subject.network, subject.batches, alive, subject.seed, samples),
-    ]
-
-
-def _from_rows(tables: Tables, plan: dict[str, Diagnostic]) -> list[Check]:
-    attacked, alive, points = tables.attacked, tables.alive, plan["random_points"].attack
-    assert isinstance(points, RandomPoints)
-    return [
-        course.loss_rises(attacked, alive),
-        course.unfinished(attacked, alive, tables.at, tables.random),
-        course.silent_success(attacked, alive, tables.at, tables.random),
-        course.view_only(attacked, alive, tables.at),
-        comparisons.single_step(tables),
-        *(comparisons.budget(tables, quantity) for quantity in ("steps", "draws", "restarts")),
-        comparisons.radii(tables),
-        comparisons.unbounded(tables, attacked.counts.shape[1]),
-        comparisons.black_box(tables),
-        comparisons.random_points(tables, points.trials),
-        comparisons.transfer(tables),
-        comparisons.adaptive(tables),
-        comparisons.beside(tables, "frozen_noise"),
-        comparisons.beside(tables, "bare"),
-    ]
-
-
-def _full(subject: Subject, at: Reference) -> list[Check]:
-    if subject.level != "full":
-        return [BINARIZATION.not_run("on demand: --checks full")]
-    subject.say("checks: binarization test")
-    folder = _folder(subject) / "binarization"
-    return [binarization(subject.network, subject.batches, folder, at, subject.seed, _draws(subject))]
-
-
-def _examined(subject: Subject, plan: dict[str, Diagnostic], surrogate: nn.Module | None) -> dict[str, Rows]:
-    """Rows of all diagnostics; one whose model answers NaN on the way is left out."""
-    records = Records(_folder(subject), _manifest(subject, plan, surrogate))
-    total = sum(gradients(diagnostic.attack) for diagnostic in plan.values())
-    subject.say(
-        f"checks ({subject.level}): {len(plan)} adversaries on {subject.n} images,"
-        f" at most {total} gradients an image beside answers"
+def _stability(asked: _Asked) -> Check:
+    subject = asked.subject
+    subject.in_time()
+    return probes.stability(
+        subject.network, subject.batches, asked.tables.alive, subject.seed, samples=NOISE[subject.level]
     )
-    failed = {name for name, diagnostic in plan.items() if not _ran(subject, records, name, diagnostic)}
-    return {name: rows for name, rows in rows_of(records.table()).items() if name not in failed}
 
 
-def _ran(subject: Subject, records: Records, name: str, diagnostic: Diagnostic) -> bool:
-    first = 0
-    model = diagnostic.judged.of(subject.network)
-    assert isinstance(model, nn.Module), "a view of a module is one"
-    draws = _draws(subject) if model is subject.network else 1
-    for number, (x, y) in enumerate(subject.batches):
-        if not records.done(name, number):
-            try:
-                found = examine(
-                    model, (x, y), first, f"checks/{name}", diagnostic.attack, subject.seed, draws, not subject.random
-                )
-            except FloatingPointError as error:
-                subject.say(f"checks: {name} was given up: {error}")
-                return False
-            records.write(name, number, found.rows)
-        first += len(x)
-    return True
+def _budget(asked: _Asked, quantity: str) -> Check:
+    return comparisons.budget(asked.tables, quantity)
 
 
-def _manifest(subject: Subject, plan: dict[str, Diagnostic], surrogate: nn.Module | None) -> dict[str, object]:
-    return {
-        "adversaries": list(plan),
-        "attacks": {name: str(diagnostic.attack) for name, diagnostic in plan.items()},
-        "batches": [len(x) for x, _ in subject.batches],
-        "draws": _draws(subject),
-        "level": subject.level,
-        "seed": subject.seed,
-        "surrogate": None if surrogate is None else _digest(surrogate),
-        "weights": _digest(subject.network),
-    }
-
-
-def _digest(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, Tensor):
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _folder(subject: Subject) -> Path:
-    return subject.folder / "checks" / f"{subject.level}_{subject.n}"
-
-
-def _draws(subject: Subject) -> int:
-    if not subject.random:
-        return 1
-    return subject.draws if subject.level == "full" else min(subject.draws, _QUICK_DRAWS)
+def _binarization(asked: _Asked) -> Check:
+    subject = asked.subject
+    if subject.level != "full":
+        raise NotRun("on demand: --checks full")
+    subject.say("checks: binarization test")
+    return binarization(
+        subject.network,
+        subject.batches,
+        asked.folder / "binarization",
+        asked.tables.at,
+        subject.seed,
+        subject.judged,
+        in_time=subject.in_time,
+    )
 
 
 def _first_images(rows: dict[str, Rows], n: int) -> dict[str, Rows]:
@@ -236,30 +146,32 @@ def _first_images(rows: dict[str, Rows], n: int) -> dict[str, Rows]:
     """
     if "clean" not in rows:
         raise ValueError(f"checks need the clean images' rows, got {', '.join(rows)}")
-    chosen = {name: of_images(found, found.index < n) for name, found in rows.items()}
+    chosen = {name: found.at(found.index < n) for name, found in rows.items()}
     for name, found in chosen.items():
         if not np.array_equal(found.index, np.arange(n)):
             raise ValueError(f"checks are made on images 0 to {n - 1}; {name} holds {found.n} of them")
     return chosen
 
 
-_QUESTIONS = (
-    probes.GRADIENTS,
-    probes.DRAWS,
-    probes.SOFTMAX,
-    probes.STABLE,
-    course.RISES,
-    course.UNFINISHED,
-    course.SILENT,
-    course.TRANSFERRED,
-    comparisons.SINGLE,
-    comparisons.RADII,
-    comparisons.UNBOUNDED,
-    comparisons.BLACK,
-    comparisons.POINTS,
-    comparisons.TRANSFER,
-    comparisons.ADAPTIVE,
-    comparisons.FROZEN,
-    comparisons.BARE,
-    BINARIZATION,
-)
+# All questions after the first three, in the order in which they are reported.
+_QUESTIONS: dict[Question, Callable[[_Asked], Check]] = {
+    probes.GRADIENTS: lambda a: probes.gradients(a.seen, a.tables.attacked, a.tables.alive),
+    probes.DRAWS: lambda a: probes.draws(a.seen, a.subject.random),
+    probes.SOFTMAX: lambda a: probes.softmax(a.seen, a.tables.at, a.tables.alive),
+    probes.STABLE: _stability,
+    course.RISES: lambda a: course.loss_rises(a.tables.attacked, a.tables.alive),
+    course.UNFINISHED: lambda a: course.unfinished(a.tables.attacked, a.tables.alive, a.tables.at, a.tables.random),
+    course.SILENT: lambda a: course.silent_success(a.tables.attacked, a.tables.alive, a.tables.at, a.tables.random),
+    course.TRANSFERRED: lambda a: course.view_only(a.tables.attacked, a.tables.alive, a.tables.at),
+    comparisons.SINGLE: lambda a: comparisons.single_step(a.tables),
+    **{question: partial(_budget, quantity=quantity) for quantity, question in comparisons.MORE.items()},
+    comparisons.RADII: lambda a: comparisons.radii(a.tables),
+    comparisons.UNBOUNDED: lambda a: comparisons.unbounded(a.tables, a.tables.attacked.counts.shape[1]),
+    comparisons.BLACK: lambda a: comparisons.black_box(a.tables),
+    comparisons.POINTS: lambda a: comparisons.random_points(a.tables, a.points),
+    comparisons.TRANSFER: lambda a: comparisons.transfer(a.tables),
+    comparisons.ADAPTIVE: lambda a: comparisons.adaptive(a.tables),
+    comparisons.FROZEN: lambda a: comparisons.beside(a.tables, "frozen_noise"),
+    comparisons.BARE: lambda a: comparisons.beside(a.tables, "bare"),
+    BINARIZATION: _binarization,
+}

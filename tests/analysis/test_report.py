@@ -176,8 +176,7 @@ EVIL = "<script>alert(1)</script>\"'&"
 def test_what_comes_from_files_is_text(folder: Path) -> None:
     change(folder, "manifest.json", recipe=EVIL, split=EVIL, attacks={EVIL: EVIL}, data={"class_path": f"a.{EVIL}"})
     check = {"name": EVIL, "verdict": EVIL, "text": EVIL, "figures": {EVIL: 1.0}, "source": EVIL}
-    matrix = {"sources": [EVIL], "targets": [EVIL], "accuracy": [[0.5]]}
-    change(folder, command=EVIL, checks=[check], environment={"date": EVIL, EVIL: EVIL}, transfer=matrix)
+    change(folder, command=EVIL, checks=[check], environment={"date": EVIL, EVIL: EVIL})
     html = write_report(folder).read_text()
     assert "<script" not in html
     page = Page(html)
@@ -225,20 +224,6 @@ def test_a_folder_that_is_no_evaluation_is_refused_in_a_line(folder: Path, name:
     with pytest.raises(FileNotFoundError, match=name):
         write_report(folder)
     assert (folder / "report.html").read_text() == "as before"
-
-
-def test_transfer_is_a_table_with_intervals(folder: Path) -> None:
-    matrix = {"sources": ["A", "B"], "targets": ["C", "D"], "accuracy": [[0.125, 0.5], [None, 1]]}
-    change(folder, transfer={**matrix, "low": [[0.1, None], [0, 0.9]], "high": [[0.2, 0.6], [0, 1]], "n": 17})
-    page = page_of(folder)
-    assert page.row("A") == ["A", "12.5 [10.0, 20.0]", "50.0"]
-    assert page.row("B") == ["B", "–", "100.0 [90.0, 100.0]"]  # noqa: RUF001
-    assert "n = 17" in page.texts["transfer"]
-    change(folder, transfer={"pgd": {**matrix, "n": 18}, "ddn": matrix})
-    text = page_of(folder).texts["transfer"]
-    assert text.index("pgd") < text.index("n = 18") < text.index("ddn") < text.index("n = 20")
-    change(folder, transfer={**matrix, "targets": ["C"]})
-    assert "transfer" not in page_of(folder).texts
 
 
 def test_ten_thousand_images_make_a_page_of_less_than_five_megabytes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from selenium.webdriver.chrome.service import Service
 
 from analysis.report import write_comparison, write_report
 from tests.analysis.evaluations import an_evaluation, change
+from tests.analysis.transfers import a_transfer
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed")
@@ -38,11 +39,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """With long words of all kinds, which are what makes pages too wide."""
     root, word = tmp_path_factory.mktemp("pages"), "robustnet_adv_with_a_name_that_goes_on_and_on_" * 3
     folders = [an_evaluation(root / name, f"{name}_{word}", seed=seed) for seed, name in enumerate("abcd")]
-    matrix = {"sources": [word, "b"], "targets": list("abcdefghijkl"), "accuracy": [[0.5] * 12] * 2}
     check = {"name": word, "verdict": "doubt", "text": word, "figures": {word: 1.0}, "source": word}
-    change(folders[0], transfer=matrix, command=word * 2, checks=[check])
+    change(folders[0], command=word * 2, checks=[check])
     change(folders[0], "manifest.json", attacks={"pgd": word * 3})
-    return {"report": write_report(folders[0]), "comparison": write_comparison(folders, root / "comparison.html")}
+    transfer = a_transfer(root / "transfer", [word, *"abcdefghijk"], [word, "pgd"], command=word * 2)
+    return {
+        "report": write_report(folders[0]),
+        "comparison": write_comparison(folders, root / "comparison.html"),
+        "transfer": write_report(transfer),
+    }
 
 
 def show(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
@@ -53,7 +58,7 @@ def show(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
     browser.get(page.as_uri())
 
 
-@pytest.mark.parametrize("name", ["report", "comparison"])
+@pytest.mark.parametrize("name", ["report", "comparison", "transfer"])
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_the_page_fits_and_says_nothing_to_the_console(
     browser: Any, pages: dict[str, Path], name: str, width: int
@@ -66,8 +71,9 @@ def test_the_page_fits_and_says_nothing_to_the_console(
     assert browser.get_log("browser") == []
 
 
-def test_wide_tables_scroll_in_their_own_box(browser: Any, pages: dict[str, Path]) -> None:
-    show(browser, pages["report"], PHONE)
+@pytest.mark.parametrize("name", ["report", "transfer"])
+def test_wide_tables_scroll_in_their_own_box(browser: Any, pages: dict[str, Path], name: str) -> None:
+    show(browser, pages[name], PHONE)
     boxes = "return [...document.querySelectorAll('.scroll')].map(box => [box.scrollWidth, box.clientWidth])"
     found = browser.execute_script(boxes)
     assert any(content > box for content, box in found)
@@ -82,7 +88,7 @@ def test_all_images_load_and_stay_crisp(browser: Any, pages: dict[str, Path]) ->
     assert {tuple(image) for image in found} == {(32, 100, "pixelated")}
 
 
-@pytest.mark.parametrize("name", ["report", "comparison"])
+@pytest.mark.parametrize("name", ["report", "comparison", "transfer"])
 def test_dark_and_light_differ_and_both_can_be_read(browser: Any, pages: dict[str, Path], name: str) -> None:
     shots, ratios = set(), []
     for scheme in ("light", "dark"):
@@ -116,8 +122,9 @@ return [...document.querySelectorAll("body *")]
 """
 
 
-def test_on_paper_the_ink_is_dark_and_every_column_is_there(browser: Any, pages: dict[str, Path]) -> None:
-    browser.get(pages["report"].as_uri())
+@pytest.mark.parametrize("name", ["report", "transfer"])
+def test_on_paper_the_ink_is_dark_and_every_column_is_there(browser: Any, pages: dict[str, Path], name: str) -> None:
+    browser.get(pages[name].as_uri())
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
     page, ink, scroll = browser.execute_script(

@@ -3,17 +3,29 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from attacks import DLR, PGD, Adversary, Attack, Linf, StraightThrough
 from defenses import ColourDepth, Defended, PNIActivations, PNIWeights, RobustNet
-from evaluation.checks.binarization import Binarized, LastLinear, binarization
+from evaluation.checks.binarization import Binarized, LastLinear, _verdict, binarization
 from evaluation.checks.check import Check
 from evaluation.checks.diagnostics import Reference, as_adversary
 from models import ResNet20
-from tests.evaluation.checks_toys import EPS, FEATURES, PGD24, Scaled, Shattered, digits, network, noisy, plain
+from tests.evaluation.checks_toys import (
+    EPS,
+    FEATURES,
+    PGD24,
+    Scaled,
+    Shattered,
+    digits,
+    network,
+    noisy,
+    plain,
+    rows_with,
+)
 
 
 def result(model: nn.Module, attack: Attack, folder: Path, n: int = 16, inner: int = 200) -> Check:
@@ -95,3 +107,17 @@ def test_copies_of_a_batch_meet_their_own_classifiers() -> None:
     logits = Binarized(model, weight, bias)(torch.cat([x, x]))
     score = (model[:-1](x) * weight).sum(1) + bias
     torch.testing.assert_close(logits[:, 1] - logits[:, 0], torch.cat([score, score]))
+
+
+@pytest.mark.parametrize(
+    ("attacked", "lucky", "verdict"),
+    [(40, 0, "pass"), (40, 40, "not run"), (40, 38, "not run"), (40, 30, "pass"), (20, 0, "doubt"), (20, 40, "doubt")],
+)
+def test_success_counts_only_beyond_luck(attacked: int, lucky: int, verdict: str) -> None:
+    """Of 40 images; the random points break the same ones first."""
+    broken = {"original": 0, "border": 0, "attacked": attacked, "random": lucky}
+    rows = {part: rows_with(np.arange(40)[:, None] >= count, part) for part, count in broken.items()}
+    check = _verdict(rows, 24)
+    assert check.verdict == verdict
+    assert f"broke {attacked} of 40 images" in check.text
+    assert ("too easy" in check.text) == (verdict == "not run")

@@ -1,15 +1,18 @@
 """Which adversaries checks add to a suite, and what they cost."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from attacks import DDN, FGSM, L2, PGD, Adversary, Attack, Linf, Oblivious, Square, StraightThrough
 from defenses import Stream, drawing_from
-from evaluation import Rows
+from evaluation import Rows, counting
+from evaluation.checks import cost_of_checks
 from evaluation.checks.diagnostics import RandomPoints, diagnostics, gradients, reference
-from tests.evaluation.checks_toys import EPS, PGD24, noisy, plain, rows_with
+from tests.evaluation.checks_toys import DRAWS, EPS, PGD24, Scaled, evaluated, noisy, plain, rows_with
 
 
 def evaluated_rows(right: dict[str, int]) -> dict[str, Rows]:
@@ -67,3 +70,28 @@ def test_random_points_stay_in_the_ball_and_keep_the_worst() -> None:
             losses.append(trace.loss[-1])
         assert (losses[1] >= losses[0]).all()
         assert (losses[1] > losses[0]).any()
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_the_cost_is_known_before(random: bool, tmp_path: Path) -> None:
+    """Of a network that nothing breaks: each attack takes all its steps."""
+    network = noisy() if random else Scaled(plain(), 0.0)
+    suite: dict[str, Attack] = {"eot": Adversary(replace(PGD24, steps=6), draws=2)}
+    run = evaluated(network, suite, tmp_path, n=6)
+    if not random:  # logits of 0: class 0 is answered
+        run.batches = [(x, torch.zeros_like(y)) for x, y in run.batches]
+    with counting(network) as meter:
+        run.checks()
+    cost = cost_of_checks(network, suite, torch.Size((1, 8, 8)), DRAWS, "quick")
+    assert 6 * cost.gradient == pytest.approx(meter.gradient, rel=0.1)
+    assert 6 * cost.forward == pytest.approx(meter.forward, rel=0.1)
+
+
+def test_more_is_asked_in_full_and_nothing_where_nothing_has_a_ball() -> None:
+    image, suite = torch.Size((1, 8, 8)), {"pgd": PGD24}
+    quick, full = (cost_of_checks(plain(), suite, image, 1, level) for level in ("quick", "full"))
+    assert full.forward > 10_000 + quick.forward  # random points alone
+    assert full.gradient > quick.gradient
+    assert cost_of_checks(plain(), {"ddn": DDN()}, image, 1, "full").forward == 1
+    other = cost_of_checks(plain(), suite, image, 1, "quick", surrogate=noisy())
+    assert other.gradient == quick.gradient + 20

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from attacks import PGD, Adversary, Frozen
-from evaluation.checks.check import LEVEL, difference, mean_interval, of_images, too_few, too_many
+from evaluation.checks.check import LEVEL, difference, mean_interval, too_few, too_many
 from evaluation.checks.course import loss_rises, silent_success, unfinished, view_only
 from evaluation.checks.diagnostics import Reference
 from tests.evaluation.checks_toys import rows_with
@@ -63,7 +63,7 @@ def test_sharing_widens_the_interval() -> None:
 def test_other_images_are_not_compared() -> None:
     rows = rows_with(np.ones((60, 1), dtype=bool))
     with pytest.raises(ValueError, match="not judged on the same images"):
-        difference(rows, of_images(rows, rows.index < 30), False)
+        difference(rows, rows.at(rows.index < 30), False)
 
 
 def test_shares_are_tested_exactly() -> None:
