@@ -1,5 +1,6 @@
 """Gradient norms of noisy images, class by class (EEPD figures 12 to 14; ICLR draft figures 15 to 17)."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -7,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.derivatives import normalisation_scale
@@ -24,6 +26,7 @@ from papers.verdicts import Numbers, all_above, mean_of, percent
 ROLES = ("original class", "adversarial class", "random class")
 _ORG, _ADV, _RANDOM = range(3)
 _AWAY = 5  # places from the label to the "random" class, one more where that is the adversarial one
+_LINEAR = 20  # levels farther apart than by this factor are drawn on a logarithmic axis
 Rule = Literal["original_rises", "cross", "converge", "above_random", "targeted_lower"]
 
 
@@ -114,6 +117,7 @@ class GradientNorms(Paired):
         for each, (name, arrays) in zip(axes, found.items(), strict=True):
             each.set(title=f"{name}, n = {len(arrays['index'])}")
             each.set(xlabel="sigma (strength of the Gaussian noise)", ylabel="mean L2 norm of the gradient")
+            self._spread(each)
             if not len(arrays["index"]):
                 continue
             for role in range(1 if name == ORIGINAL else self.roles):
@@ -124,6 +128,14 @@ class GradientNorms(Paired):
                 each.errorbar(self.levels, y, errors, ms=4, lw=1.3, color=color, marker=marker, label=ROLES[role])
             each.legend(fontsize=7)
         return figure
+
+    def _spread(self, axes: Axes) -> None:
+        """A logarithmic axis where levels need one; 0 has its place on it."""
+        lowest, highest = min(level for level in self.levels if level), max(self.levels)
+        if highest > _LINEAR * lowest:
+            axes.set_xscale("symlog", linthresh=lowest)
+            decades = range(math.ceil(math.log10(lowest)), math.floor(math.log10(highest)) + 1)
+            axes.set_xticks([0.0, *(10.0**decade for decade in decades)])
 
     def _verdicts(self, found: Mapping[str, Arrays]) -> Iterator[Verdict]:
         there = {name: arrays for name, arrays in found.items() if len(arrays["index"])}
