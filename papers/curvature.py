@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.curvature import exact_curvature, lanczos_curvature, power_curvature
 from analysis.derivatives import normalisation_scale
@@ -194,4 +195,5 @@ def _draw_spectrum(axes: Axes, found: Mapping[str, Arrays]) -> None:
         label = f"{name}, n = {len(values)} (median, min to max)"
         axes.errorbar(x, middle, errors, fmt="o", ms=3, capsize=2, color=color, label=label)
     axes.set_yscale("symlog", base=2, linthresh=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="i-th eigenvalue", ylabel="eigenvalue")
