@@ -16,6 +16,7 @@ from callbacks.loggers import keep_file, show_curves, show_panel, show_table
 from callbacks.panels import Panel, panel
 from callbacks.suites import at_radii, read_suite
 from datamodules import ImageDataModule
+from datamodules.pixels import unit_range
 from defenses import Stream, has_shared_draws, is_random
 from evaluation import Setting, examine
 from evaluation.parts import parquet
@@ -223,9 +224,7 @@ def _images(trainer: pl.Trainer, split: Literal["val", "test"]) -> Dataset[Any]:
 def _batch(images: Dataset[Any], first: int, end: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images first..end-1 as x float32 [B, C, H, W] in [0, 1] and y int64 [B]."""
     x, y = default_collate([images[i] for i in range(first, end)])
-    x, y = x.to(device), y.to(device)
-    if not x.is_floating_point():
-        x = x.float() / 255
+    x, y = unit_range(x.to(device)), y.to(device)
     return x.contiguous(memory_format=torch.channels_last), y
 
 

@@ -58,6 +58,7 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
     import torch
 
     from cli.progress import Progress
+    from datamodules.pixels import unit_range
     from evaluation.smoothing import Smoothing, certify, smoothing_base
 
     network, own = smoothing_base(target.network)
@@ -73,7 +74,7 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
     progress = Progress(n, "certified images", done=n - len(missing))
     for index in missing:
         pixels, label = split[[index]]
-        x = (pixels.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        x = unit_range(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         (certificate,) = certify(network, x, smoothing, settings.seed, index, settings.batch_size)
         rows.add(index, int(label), certificate)
         progress.advance(1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks import Attack, evaluating
 from cli.names import UsageError
+from datamodules.pixels import unit_range
 from defenses import Stream, drawing_from
 from evaluation import Cost, Records, Rows
 from evaluation.checks import Check, cost_of_checks, run_checks
@@ -49,13 +50,12 @@ def checked(
         return []
     pixels, labels = split[list(range(n))]
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    x = pixels if pixels.is_floating_point() else pixels.float() / 255
-    x = x.to(device).contiguous(memory_format=torch.channels_last)
+    x = unit_range(pixels.to(device)).contiguous(memory_format=torch.channels_last)
     # As the evaluation's own: what fits into memory there fits here.
     size = manifest["batch_size"]
     return run_checks(
         network,
-        list(zip(x.split(size), labels.to(device).split(size), strict=True)),
+        list(zip(torch.split(x, size), labels.to(device).split(size), strict=True)),
         records.folder,
         attacks,
         rows,
@@ -120,9 +120,8 @@ def refuse_stranger(surrogate: nn.Module, network: nn.Module, image: Tensor, nam
 @torch.no_grad()
 def _answer(network: nn.Module, image: Tensor) -> Tensor:
     parameter = next(network.parameters(), image)
-    x = image if image.is_floating_point() else image.float() / 255
     with evaluating(network), drawing_from(Stream.named("surrogate")):
-        logits: Tensor = network(x.unsqueeze(0).to(parameter.device))
+        logits: Tensor = network(unit_range(image).unsqueeze(0).to(parameter.device))
     return logits
 
 

@@ -18,6 +18,7 @@ from cli.processes import no_survivors
 from cli.progress import duration
 from cli.settings import Settings
 from cli.targets import Target, refusing
+from datamodules.pixels import unit_range
 from defenses import Stream, drawing_from
 from evaluation import Cost, Numbers, format_table, numbers_of, per_image, rows_of, setting_of, timed, write_results
 from evaluation.checks import Check, format_checks
@@ -69,8 +70,7 @@ def _planned(job: Job) -> Plan:
     manifest, device = job.records.manifest, job.trainer.strategy.root_device
     network = job.target.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     few = [job.split[i][0] for i in range(min(job.n, _TRIED))]
-    x = torch.stack(few).to(device)
-    x = x if x.is_floating_point() else x.float() / 255
+    x = unit_range(torch.stack(few).to(device))
     with drawing_from(Stream.named("timed")):
         forward, gradient = timed(network, x.contiguous(memory_format=torch.channels_last))
 

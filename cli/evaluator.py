@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from attacks import Attack
 from cli.progress import Progress
+from datamodules.pixels import unit_range
 from datamodules.sampling import ShardedBatches
 from evaluation import Cost, Records, counting, examine
 from evaluation.sessions import environment, note_session
@@ -111,9 +112,7 @@ class Evaluator(pl.LightningModule):
         if self.work.until is not None and time.monotonic() + expected > self.work.until:
             return
         x, y = batch
-        if not x.is_floating_point():
-            x = x.float() / 255
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = unit_range(x).contiguous(memory_format=torch.channels_last)
         for name in missing:
             self._examine(name, number, x, y)
 

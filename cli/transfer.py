@@ -21,6 +21,7 @@ from cli.parser import read_suite
 from cli.progress import Progress, duration
 from cli.settings import OPTIONS, Settings
 from cli.targets import Target, refusing, target_at
+from datamodules.pixels import unit_range
 from defenses import is_random
 from defenses.randomness import has_shared_draws
 from evaluation import Cost, Records, Setting, aligned, rows_of
@@ -135,8 +136,7 @@ def _prepared(targets: dict[str, Target], attacks: dict[str, Attack], settings: 
 
 def _images(split: Any, chosen: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
     pixels, labels = split[chosen]
-    x = pixels.to(device)
-    x = x if x.is_floating_point() else x.float() / 255
+    x = unit_range(pixels.to(device))
     return x.contiguous(memory_format=torch.channels_last), labels.to(device)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from datamodules.augment import crop_and_flip
+from datamodules.pixels import unit_range
 from datamodules.sampling import SeededBatches, ShardedBatches, mixed_seed, seeded_permutation
 
 Batch = tuple[Tensor, Tensor]
@@ -270,7 +271,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return batch
         if self.trainer is not None and self.trainer.training and (self.crop_padding or self.flip):
             x = crop_and_flip(x, self.crop_padding, self.flip, self._generator())
-        return x.float() / 255, y
+        return unit_range(x), y
 
     def _generator(self) -> torch.Generator:
         """Returns the random numbers of the training batch that Lightning is about to start, on this rank."""

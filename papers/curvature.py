@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.curvature import exact_curvature, lanczos_curvature, power_curvature
 from analysis.derivatives import normalisation_scale
-from analysis.eigenpairs import Eigenpairs
 from evaluation import Cost
 from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Table, Value, Verdict, beside
@@ -79,33 +78,12 @@ class Curvature(Paired):
         def make(pairs: Pairs) -> Arrays:
             # Without an attack x_adv is the original.
             x, y = pairs.x_adv, pairs.answer
-            found: Eigenpairs
             if self.method == "exact":
                 found = exact_curvature(model, x, self.top, scale=scale)
-            elif self.method == "lanczos":
-                found = lanczos_curvature(
-                    model,
-                    x,
-                    y,
-                    self.top,
-                    steps=self.products,
-                    seed=bench.seed,
-                    first=pairs.start,
-                    scale=scale,
-                    chunk=16,
-                )
             else:
-                found = power_curvature(
-                    model,
-                    x,
-                    y,
-                    self.top,
-                    steps=self.products,
-                    seed=bench.seed,
-                    first=pairs.start,
-                    scale=scale,
-                    chunk=16,
-                )
+                solve = lanczos_curvature if self.method == "lanczos" else power_curvature
+                seeds = {"seed": bench.seed, "first": pairs.start}
+                found = solve(model, x, y, self.top, steps=self.products, scale=scale, chunk=16, **seeds)
             return {"values": numpy(found.values), "residuals": numpy(found.residuals)}
 
         return make
