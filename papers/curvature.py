@@ -14,7 +14,7 @@ from analysis.derivatives import normalisation_scale
 from evaluation import Cost
 from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Table, Value, Verdict, beside
-from papers.pairs import ORIGINAL, Paired, Pairs, larger, matched, numpy, quantile, quantile_ratio
+from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile, quantile_ratio
 from papers.style import COLORS, panels
 from papers.verdicts import Numbers, all_above, mean_of, percent
 
@@ -52,13 +52,10 @@ class Curvature(Paired):
 
     def run(self, bench: Bench) -> Findings:
         """See `Experiment`."""
-        found = {}
-        for name, attack in {ORIGINAL: None, **self.attacks}.items():
-            key = ("curvature", self.method, str(self.top), str(0 if self.method == "exact" else self.products))
-            shapes: dict[str, tuple[int, ...]] = {"values": (self.top,), "residuals": (self.top,)}
-            found[name] = self.collected(bench, key, attack, shapes, self._make(bench))
-            bench.say(f"{name}: done, {len(found[name]['index'])} images")
-        counts = ", ".join(f"{name}: n = {len(arrays['index'])}" for name, arrays in found.items())
+        key = ("curvature", self.method, str(self.top), str(0 if self.method == "exact" else self.products))
+        shapes = {"values": (self.top,), "residuals": (self.top,)}
+        found = self.collected_by_name(bench, key, {ORIGINAL: None, **self.attacks}, shapes, self._make(bench))
+        counts = counts_of(found)
         attacks = "; ".join(f"{name}: {attack}" for name, attack in self.attacks.items())
         caption = (
             f"{self.title}. {self.network}, {self.data}, images that are right, or right and then broken ({counts} of "

@@ -12,7 +12,7 @@ from analysis.gradients import gradient_norms
 from evaluation import Cost
 from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Outcome, Table, Value, Verdict, beside
-from papers.pairs import ORIGINAL, Paired, Pairs, larger, matched, numpy, quantile
+from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile
 from papers.style import COLORS, panels
 from papers.verdicts import all_above, mean_of, percent
 
@@ -37,12 +37,10 @@ class GradientAnomaly(Paired):
 
     def run(self, bench: Bench) -> Findings:
         """See `Experiment`."""
-        found = {}
         shapes: dict[str, tuple[int, ...]] = {"lowest": (), "norm": (), "confidence": (), "l2": ()}
-        for name, attack in {ORIGINAL: None, **self.attacks}.items():
-            found[name] = self.collected(bench, ("gradient anomaly",), attack, shapes, self._make(bench))
-            bench.say(f"{name}: done, {len(found[name]['index'])} images")
-        counts = ", ".join(f"{name}: n = {len(arrays['index'])}" for name, arrays in found.items())
+        attacks = {ORIGINAL: None, **self.attacks}
+        found = self.collected_by_name(bench, ("gradient anomaly",), attacks, shapes, self._make(bench))
+        counts = counts_of(found)
         caption = (
             f"{self.title}. {self.network}, {self.data}, images that are right, or right and then broken ({counts} of "
             f"{self.n}); gradients of the cross-entropy with every class by the normalised image; "

@@ -18,7 +18,7 @@ from evaluation import Cost
 from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Value, Verdict, beside
 from papers.families import CIFAR_RANGE
-from papers.pairs import ORIGINAL, Paired, Pairs, larger, matched, numpy, quantile
+from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile
 from papers.style import COLORS, MARKERS, panels
 from papers.toward import shifted
 from papers.verdicts import Numbers, all_above, mean_of, percent
@@ -60,15 +60,11 @@ class GradientNorms(Paired):
 
     def run(self, bench: Bench) -> Findings:
         """See `Experiment`."""
-        found = {}
-        for name, attack in {**({ORIGINAL: None} if self.clean else {}), **self.attacks}.items():
-            shapes: dict[str, tuple[int, ...]] = {
-                "norms": (len(self.levels), self.roles), "recovered": (len(self.levels),),
-            }  # fmt: skip
-            key = ("gradient norms", repr(self.levels), str(self.draws), str(self.bounds_range), str(self.roles))
-            found[name] = self.collected(bench, key, attack, shapes, self._make(bench))
-            bench.say(f"{name}: done, {len(found[name]['index'])} images")
-        counts = ", ".join(f"{name}: n = {len(arrays['index'])}" for name, arrays in found.items())
+        attacks = {**({ORIGINAL: None} if self.clean else {}), **self.attacks}
+        shapes = {"norms": (len(self.levels), self.roles), "recovered": (len(self.levels),)}
+        key = ("gradient norms", repr(self.levels), str(self.draws), str(self.bounds_range), str(self.roles))
+        found = self.collected_by_name(bench, key, attacks, shapes, self._make(bench))
+        counts = counts_of(found)
         caption = (
             f"{self.title}. {self.network}, {self.data}, images that are right, or right and then broken ({counts} of "
             f"{self.n}); {'; '.join(map(str, self.attacks.values()))}; Gaussian noise, {self.draws} draws; L2 norms "

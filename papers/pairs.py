@@ -113,6 +113,26 @@ class Paired(Experiment):
 
         return bench.over((*key, network.key, repr(attack)), source, of)
 
+    def collected_by_name(
+        self,
+        bench: Bench,
+        key: tuple[str, ...],
+        attacks: Mapping[str, Attack | None],
+        shapes: Mapping[str, tuple[int, ...]],
+        make: Callable[[Pairs], Arrays],
+    ) -> dict[str, Arrays]:
+        """`collected` for several attacks by name, saying how far it is."""
+        found = {}
+        for name, attack in attacks.items():
+            found[name] = self.collected(bench, key, attack, shapes, make)
+            bench.say(f"{name}: done, {len(found[name]['index'])} images")
+        return found
+
+
+def counts_of(found: Mapping[str, Arrays]) -> str:
+    """For a caption: how many images each name has."""
+    return ", ".join(f"{name}: n = {len(arrays['index'])}" for name, arrays in found.items())
+
 
 def matched(one: Arrays, other: Arrays) -> tuple[Arrays, Arrays]:
     """The images that are in both, in the same order."""

@@ -12,7 +12,7 @@ from defenses import PapersGauss
 from evaluation import Cost
 from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Value, Verdict, beside
-from papers.pairs import Paired, Pairs, larger, matched, quantile
+from papers.pairs import Paired, Pairs, counts_of, larger, matched, quantile
 from papers.style import COLORS, MARKERS, panels
 from papers.verdicts import Numbers, all_above, mean_of, percent
 
@@ -61,11 +61,8 @@ class RecoveryWindow(Paired):
         many = (len(self.levels),)
         shapes: dict[str, tuple[int, ...]] = {**dict.fromkeys((*_CLASSES, "distance"), many), "distortion": ()}
         key = ("recovery windows", repr(self.levels), str(self.passes), str(self.bounds_range))
-        found = {}
-        for name, attack in self.attacks.items():
-            found[name] = self.collected(bench, key, attack, shapes, make)
-            bench.say(f"{name}: done, {len(found[name]['index'])} images")
-        counts = ", ".join(f"{name}: n = {len(arrays['index'])}" for name, arrays in found.items())
+        found = self.collected_by_name(bench, key, self.attacks, shapes, make)
+        counts = counts_of(found)
         caption = (
             f"{self.title}. {self.network}, {self.data}, images that are right and then broken ({counts} of {self.n}); "
             f"{'; '.join(map(str, self.attacks.values()))}; Gaussian noise of {len(self.levels)} levels, {self.passes} "
