@@ -16,7 +16,7 @@ import yaml
 from cli.messages import shorten
 from cli.names import CONFIGS, UsageError, number_in, resolve, unknown
 from cli.parser import Parser, read_settings
-from cli.progress import duration
+from cli.progress import Pulse, duration
 from cli.targets import target_at
 from cli.trained import trained_here
 from evaluation.records import write_atomically
@@ -184,7 +184,8 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
     cost = experiment.cost(bench)
     print(f"\n{name} ({scale}): {experiment.title}")
     print(f"about {cost.forward:,} passes forward and {cost.gradient:,} back, less what is kept", flush=True)
-    started = time.monotonic()
+    started, pulse = time.monotonic(), Pulse()
+    bench.after_batch = lambda: pulse.beat(f"{bench.made} batches made")
     findings = experiment.run(bench)
     seconds = time.monotonic() - started
     facts = {

@@ -63,6 +63,24 @@ class Progress:
         return "  ".join(part for part in parts if part)
 
 
+class Pulse:
+    """A line now and then from work of which nobody knows how much is left.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._started = clock, clock()
+        self._told = self._started
+
+    def beat(self, text: str) -> None:
+        """`text` says what is done; it is printed if nothing was for a while."""
+        if (now := self._clock()) - self._told >= _EVERY:
+            self._told = now
+            print(f"{text}  {duration(now - self._started)} so far", flush=True)
+
+
 def duration(seconds: float) -> str:
     """As people say it.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.initial import InitialWeights, comment_of
 from cli.names import ROOT, Invocation, UsageError, data_sets, recipes, resolve
 from cli.processes import no_survivors, slurm_job, speaks, trainer_of
 from cli.quiet import hush
@@ -35,6 +36,8 @@ examples
   python train.py --model robustnet_adv --trainer.devices 2 --trainer.strategy ddp
   python train.py --model robustnet_adv --ckpt_path last
       goes on where the last run of the recipe stopped
+  python train.py --model bandlimited --weights plain.safetensors --trainer.max_epochs 2 --model.schedule.lr 0.01
+      fine-tunes trained weights
 
 options, in any order; `--a b` or `--a=b`
   --model NAME          a recipe (configs/models), a YAML file, or the class path of a LightningModule
@@ -42,6 +45,7 @@ options, in any order; `--a b` or `--a=b`
   --data.root DIR       where the official files are (default: data)
   --seed N              of weights, order, augmentation and all noise (default: 0)
   --ckpt_path PATH      go on from a checkpoint or run folder; `last`: the recipe's newest run
+  --weights FILE        a new run that starts from these weights (.safetensors, a state dict, best.ckpt of a run)
   --logger VALUE        wandb (default; offline without an account) or false
   --run_dir DIR         where runs are kept (default: runs)
   --save_every N        batches between two writes of last.ckpt within an epoch (default: 200)
@@ -50,7 +54,7 @@ options, in any order; `--a b` or `--a=b`
                         any argument of the recipe's class, the data set, Lightning's Trainer, ModelCheckpoint
   --help_all            all of them (takes some seconds)
 """
-_TAKEN = ("--ckpt_path", "--logger", "--run_dir", "--save_every")
+_TAKEN = ("--ckpt_path", "--logger", "--run_dir", "--save_every", "--weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,6 +125,9 @@ def train(invocation: Invocation) -> Path:
     root = Path(invocation.taken.get("--run_dir", "runs"))
     given = _checkpoint_to_resume(invocation.taken.get("--ckpt_path"), root, invocation.recipe or "")
     _check_own_options(invocation.taken)
+    weights = InitialWeights(Path(invocation.taken["--weights"])) if "--weights" in invocation.taken else None
+    if given and weights:
+        raise UsageError("--weights starts a new run, --ckpt_path goes on with an old one: give one of them")
 
     from cli.parser import ConfiguredCLI, read_settings
     from evaluation.records import write_atomically
@@ -128,14 +135,17 @@ def train(invocation: Invocation) -> Path:
     # A run that goes on starts from its own settings, not from a recipe that may have changed since.
     before = folder_of(given) / "config.yaml" if given else None
     cli = ConfiguredCLI(invocation, [read_settings(before)] if before and before.is_file() else [])
+    if weights:
+        weights.copy_into(cli.model.network)
     folder = folder_of(given) if given else _new_folder(root, invocation.recipe or "")
     saved = folder / "config.yaml"
-    resumed = given or _left_by_the_same_job(folder, cli)
+    settings = (weights.comment if weights else comment_of(before)) + cli.config_text()
+    resumed = given or _left_by_the_same_job(folder, settings)
     if resumed:
         _check_checkpoint(resumed, cli, invocation.recipe or "")
     trainer = _trainer(cli, folder, invocation)
     if trainer.is_global_zero:
-        write_atomically(saved, cli.config_text().encode())  # other ranks may be reading it
+        write_atomically(saved, settings.encode())  # other ranks may be reading it
         print(f"run folder: {folder}", flush=True)
     with no_survivors(trainer):
         trainer.fit(
@@ -152,12 +162,12 @@ def _checkpoint_to_resume(given: str | None, root: Path, recipe: str) -> Path | 
     return checkpoint_in(last_run(root, recipe) if given == "last" else Path(given), prefer="last")
 
 
-def _left_by_the_same_job(folder: Path, cli: "ConfiguredCLI") -> Path | None:
+def _left_by_the_same_job(folder: Path, settings: str) -> Path | None:
     """The checkpoint in the folder of a SLURM job or a torchrun --rdzv-id that was started before."""
     checkpoint, saved = folder / "checkpoints" / "last.ckpt", folder / "config.yaml"
     if not (checkpoint.is_file() and saved.is_file()):
         return None
-    if saved.read_text() != cli.config_text():
+    if saved.read_text() != settings:
         raise UsageError(f"{folder} holds a run of this job with other settings; give this one another --run_dir")
     return checkpoint
 

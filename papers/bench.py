@@ -84,6 +84,10 @@ class Bench:
         seed: of everything that is drawn.
         device: where networks run.
         say: takes lines for whoever waits.
+
+    Attributes:
+        made, found: batches of work that were done, and that were there from before.
+        after_batch: called whenever one was done.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Bench:
         self._load, self._split = network, split
         self._networks: dict[str, Network] = {}
         self.made = self.found = 0
+        self.after_batch: Callable[[], None] = lambda: None
 
     def network(self, name: str) -> Network:
         """A network by name, loaded once."""
@@ -143,6 +148,7 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content.getvalue())
         self.made += 1
+        self.after_batch()
         return arrays
 
     def attacked(self, network: Network, attack: Attack, source: Source, part: Part) -> Tensor:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import cli.progress
-from cli.progress import Progress
+from cli.progress import Progress, Pulse
 
 
 def test_lines_come_every_half_minute_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +32,14 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(r"100%.*10/10.*pgd 30\.0 % right", err)
+
+
+def test_work_of_unknown_length_is_heard_of_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 10.0, 31.0, 40.0, 200.0])
+    pulse = Pulse(clock=lambda: next(clock))
+    for made in range(1, 5):
+        pulse.beat(f"{made} batches made")
+    assert capsys.readouterr().out.splitlines() == ["2 batches made  31 s so far", "4 batches made  3 min so far"]
 
 
 def test_durations_read_like_speech() -> None:
