@@ -47,19 +47,21 @@ def read_experiment(file: Path, scale: str) -> Experiment:
     Raises:
         UsageError: the file does not describe an experiment, or has no such scale.
     """
+    settings = read_settings(file)
+    if scale != "smoke":
+        own = settings.get("init_args", {})
+        scales = own.get("scales") or {}
+        if scale not in scales:
+            raise UsageError(f"--scale takes smoke, {', '.join(scales)} for {file.stem}, got '{scale}'")
+        settings["init_args"] = {**own, **scales[scale]}
     parser = Parser()
     parser.add_argument("--it", type=Experiment)
     try:
-        parsed = parser.parse_args([f"--it={yaml.safe_dump(read_settings(file), sort_keys=False)}"])
+        parsed = parser.parse_args([f"--it={yaml.safe_dump(settings, sort_keys=False)}"])
         found: Experiment = parser.instantiate(parsed).it
     except (UsageError, ValueError) as error:
         raise UsageError(f"{file}: {shorten(str(error), [])}") from error
-    if scale == "smoke":
-        shortened: Experiment = smoke.shortened(found)
-        return shortened
-    if scale not in found.scales:
-        raise UsageError(f"--scale takes smoke, {', '.join(found.scales)} for {file.stem}, got '{scale}'")
-    return dataclasses.replace(found, **found.scales[scale])
+    return smoke.shortened(found) if scale == "smoke" else found
 
 
 def main(words: list[str]) -> None:
