@@ -70,13 +70,11 @@ class Experiment(ABC):
         title: what it shows.
         scales: scale -> settings that take the place of the experiment's own, such as n. "smoke" needs none.
         printed: the papers' numbers, row -> column -> value.
-        claims: what the papers conclude from it.
     """
 
     title: str
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     printed: dict[str, dict[str, float]] = field(default_factory=dict)
-    claims: list[str] = field(default_factory=list)
 
     @abstractmethod
     def cost(self, bench: Bench) -> Cost:

@@ -126,5 +126,6 @@ def _figure(found: Mapping[str, Arrays]) -> Figure:
                 each.plot(norms[:, 2 * column], norms[:, 2 * column + 1], ".", color=color, ms=4, alpha=0.7, label=of)
             if len(arrays["norms"]):
                 each.set(xscale="log", yscale="log")
+                each.tick_params(axis="x", which="minor", labelsize=6, labelrotation=45)  # these labels meet otherwise
             each.legend(fontsize=7)
     return figure

@@ -1,6 +1,6 @@
 """Transfer between channels: attacked through channel A, defended by channel D (EEPD table 1, draft tables 1, 6, 7)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -13,7 +13,31 @@ from evaluation import Cost
 from papers.bench import Bench, Network, Source
 from papers.experiment import Experiment, Findings, Value, Verdict, beside
 from papers.style import panels
-from papers.verdicts import above, difference, percent
+from papers.verdicts import above, all_above, difference, percent
+
+
+@dataclass(frozen=True)
+class CellClaim:
+    """What the papers conclude from a matrix, as cells of which one holds more than another.
+
+    Args:
+        text: the claim in our words.
+        pairs: of cells, that with more first; "A>D" is attacked through A and defended by D.
+    """
+
+    text: str
+    pairs: list[tuple[str, str]]
+
+    def verdict(self, shares: Mapping[tuple[str, str], np.ndarray]) -> Verdict:
+        """The verdict; shares of right answers per image by (row, column).
+
+        Raises:
+            ValueError: a cell is not in the matrix.
+        """
+        cells = {f"{row}>{column}": values for (row, column), values in shares.items()}
+        if unknown := [cell for pair in self.pairs for cell in pair if cell not in cells]:
+            raise ValueError(f"a claim speaks of the unknown cell {unknown[0]}; cells: {', '.join(cells)}")
+        return all_above(self.text, {f"{more} over {less}": (cells[more], cells[less]) for more, less in self.pairs})
 
 
 @dataclass(frozen=True)
@@ -21,6 +45,7 @@ class Transfer(Experiment):
     """Rows: the attacker's channel ("Empty": nobody attacks). Columns: the defender's. Cells: accuracy in %.
 
     Args:
+        claims: about cells.
         network: its name.
         data: the data set.
         n: images.
@@ -29,6 +54,7 @@ class Transfer(Experiment):
         draws: passes of a random defense per image.
     """
 
+    claims: list[CellClaim] = field(default_factory=list)
     network: str = "cifar10_resnet20_imagenet_norm"
     data: str = "CIFAR10"
     n: int = 500
@@ -98,8 +124,9 @@ class Transfer(Experiment):
         return {row: {column: Value(value) for column, value in cells.items()} for row, cells in self.printed.items()}
 
     def _verdicts(self, shares: dict[tuple[str, str], np.ndarray]) -> list[Verdict]:
-        """For each channel: is it broken where the attacker knows it?"""
-        return [_own_attack(name, shares) for name in self.channels]
+        """For each channel: is it broken where the attacker knows it? And the claims."""
+        own = [_own_attack(name, shares) for name in self.channels]
+        return [*own, *(claim.verdict(shares) for claim in self.claims)]
 
 
 def _own_attack(name: str, shares: dict[tuple[str, str], np.ndarray]) -> Verdict:
