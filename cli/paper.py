@@ -20,6 +20,7 @@ from cli.progress import Pulse, duration
 from cli.targets import target_at
 from cli.trained import trained_here
 from evaluation.records import write_atomically
+from evaluation.sessions import code_version
 from papers import Bench, Experiment, MissingNetwork, overview, smoke, write
 from papers.writing import shown
 
@@ -200,6 +201,7 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
         "seconds": round(seconds, 1),
         "seed": bench.seed,
         "date": date.today().isoformat(),
+        "code": code_version(),
         "device": str(bench.device),
         "machine": platform.machine(),
         "torch": torch.__version__,
