@@ -34,7 +34,10 @@ RECIPES = {
     "cifar10_robustnet_adv": "robustnet_adv",
     "cifar10_resnet20_imagenet_norm": "plain_normalized",
 }
-USAGE = "python evaluate.py paper NAME [--scale smoke|laptop|paper] [--weights DIR] [--data.root DIR] [--imagenet DIR]"
+USAGE = (
+    "python evaluate.py paper NAME... [--scale smoke|laptop|paper] [--weights DIR] [--data.root DIR] [--imagenet DIR] "
+    "[--seed N] [--out DIR]"
+)
 
 
 def experiments() -> dict[str, Path]:
@@ -45,10 +48,15 @@ def experiments() -> dict[str, Path]:
 def read_experiment(file: Path, scale: str) -> Experiment:
     """The experiment of a file at a scale.
 
+    A file may begin with `same_as: NAME`, another file beside it; its own init_args then take the place of that one's.
+
     Raises:
         UsageError: the file does not describe an experiment, or has no such scale.
     """
     settings = read_settings(file)
+    if "same_as" in settings:
+        other = read_settings(file.with_stem(str(settings["same_as"])))
+        settings = {**other, "init_args": {**other["init_args"], **(settings.get("init_args") or {})}}
     if scale != "smoke":
         own = settings.get("init_args", {})
         scales = own.get("scales") or {}
@@ -107,11 +115,11 @@ def _names(words: list[str], known: Collection[str]) -> list[str]:
 
 def _bench(scale: str, taken: dict[str, str], out: Path) -> Bench:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    seed = number_in(taken, "--seed", int, 0) or 0
+    seed, code = number_in(taken, "--seed", int, 0) or 0, code_version()
     if scale == "smoke":
-        return Bench(out / "smoke", smoke.network, smoke.split, seed, device)
+        return Bench(out / "smoke", smoke.network, smoke.split, seed, device, code=code)
     places = _Places(taken)
-    return Bench(out / "kept", places.network, cache(places.split), seed, device)
+    return Bench(out / "kept", places.network, cache(places.split), seed, device, code=code)
 
 
 class _Places:
@@ -186,6 +194,8 @@ class _Mixed:
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:
     cost = experiment.cost(bench)
     print(f"\n{name} ({scale}): {experiment.title}")
+    if scale == "smoke":
+        print("untrained networks on made-up images, to see that it runs: numbers and verdicts mean nothing")
     print(f"about {cost.forward:,} passes forward and {cost.gradient:,} back, less what is kept", flush=True)
     started, pulse = time.monotonic(), Pulse()
     bench.after_batch = lambda: pulse.beat(f"{bench.made} batches made")
@@ -199,9 +209,11 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
         "command": f"python evaluate.py paper {shlex.join(words)}",
         "cost": dataclasses.asdict(cost),
         "seconds": round(seconds, 1),
+        "cpu_seconds_of_all_work": round(sum(bench.work.values()), 1),
         "seed": bench.seed,
         "date": date.today().isoformat(),
         "code": code_version(),
+        "code_of_work": sorted(bench.codes),  # some of it may be older
         "device": str(bench.device),
         "machine": platform.machine(),
         "torch": torch.__version__,

@@ -1,6 +1,8 @@
 """What experiments share: networks by name, images, and work that is done once, batch by batch, and kept."""
 
 import hashlib
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -84,9 +86,12 @@ class Bench:
         seed: of everything that is drawn.
         device: where networks run.
         say: takes lines for whoever waits.
+        code: version of the code, kept with the work.
 
     Attributes:
         made, found: batches of work that were done, and that were there from before.
+        work: CPU seconds of each batch that was made or found, and of those that it rests on, by the names of files.
+        codes: versions of the code that they were made with.
         after_batch: called whenever one was done.
     """
 
@@ -98,12 +103,18 @@ class Bench:
         seed: int = 0,
         device: torch.device | str = "cpu",
         say: Callable[[str], None] = print,
+        code: str = "unknown",
     ) -> None:
         self.folder, self.seed, self.device, self.say = folder, seed, torch.device(device), say
         self._load, self._split = network, split
         self._networks: dict[str, Network] = {}
         self.made = self.found = 0
+        self.work: dict[str, float] = {}
+        self.codes: set[str] = set()
         self.after_batch: Callable[[], None] = lambda: None
+        self._code = code
+        self._spent = 0.0  # CPU seconds on batches in this process
+        self._under_way: list[dict[str, float]] = []  # for each batch that is being made, what it has rested on so far
 
     def network(self, name: str) -> Network:
         """A network by name, loaded once."""
@@ -140,16 +151,33 @@ class Bench:
         if file.is_file():
             self.found += 1
             with np.load(file) as kept:
-                return {name: kept[name] for name in kept.files}
+                arrays = {name: kept[name] for name in kept.files if not name.startswith("_")}
+                # Files from before there were such notes have none.
+                self._note(json.loads(str(kept["_note"])) if "_note" in kept.files else {"code": "unknown"})
+            return arrays
+        self._under_way.append({})
+        started, before = time.process_time(), self._spent
         with drawing_from(Stream.named(self.seed, *key, index=part.start)):
             arrays = make(part)
+        beneath = self._under_way.pop()
+        own = time.process_time() - started - (self._spent - before)  # without what it rests on and made just now
+        self._spent += own
+        note = {"code": self._code, "work": {**beneath, file.stem: own}}
         content = BytesIO()
-        np.savez(content, **arrays)  # type: ignore[arg-type]  # numpy's own stub takes the names for its flag
+        np.savez(content, _note=np.array(json.dumps(note)), **arrays)  # type: ignore[arg-type]  # numpy's stub: a flag
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content.getvalue())
         self.made += 1
+        self._note(note)
         self.after_batch()
         return arrays
+
+    def _note(self, note: dict[str, Any]) -> None:
+        self.codes.add(note["code"])
+        work = note.get("work", {})
+        self.work |= work
+        if self._under_way:
+            self._under_way[-1].update(work)
 
     def attacked(self, network: Network, attack: Attack, source: Source, part: Part) -> Tensor:
         """A batch as an attack on a network leaves it, [B, C, H, W]; made once, whoever asks."""

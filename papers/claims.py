@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from papers.curve import AttackCurve, Axis, Difference
+from papers.curve import AttackCurve, Axis, Compared
 from papers.experiment import Outcome, Verdict
+from papers.verdicts import above, together
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,23 @@ def verdict_on(
     return Verdict(claim.text, _outcome([part for _, part in found]), "; ".join(_told(*pair) for pair in found))
 
 
-def _compared(ordering: Ordering, curves: Mapping[tuple[str, str], AttackCurve], axis: Axis) -> Difference | None:
+def _compared(ordering: Ordering, curves: Mapping[tuple[str, str], AttackCurve], axis: Axis) -> Compared | None:
     higher, lower = (curves[ordering.panel, name] for name in (ordering.higher, ordering.lower))
     if ordering.of == "l2":
         return higher.longer(lower, ordering.between[0] if ordering.between else 0.0)
     return higher.minus(lower, axis, ordering.between)
 
 
-def _outcome(found: list[Difference | None]) -> Outcome:
-    signs = [part.sign if part else 0 for part in found]
-    return "refuted" if min(signs) < 0 else "confirmed" if min(signs) > 0 else "undecided"
+def _outcome(found: list[Compared | None]) -> Outcome:
+    return together([above(part.difference) if part else "undecided" for part in found])
 
 
-def _told(ordering: Ordering, found: Difference | None) -> str:
+def _told(ordering: Ordering, found: Compared | None) -> str:
     pair = f"{ordering.higher} - {ordering.lower}"
     if found is None:
         return f"{ordering.panel}: {pair}: no common range"
     scale, unit = (1, "L2") if ordering.of == "l2" else (100, "points")
-    ends = f"{scale * found.value:+.3g} {unit} [{scale * found.low:+.3g}, {scale * found.high:+.3g}]"
+    value, low, high = (scale * part for part in found.difference)
+    ends = f"{value:+.3g} {unit} [{low:+.3g}, {high:+.3g}]"
     where = f"{found.start:.3g}" if found.start == found.stop else f"{found.start:.3g} to {found.stop:.3g}"
     return f"{ordering.panel}, {where}: {pair}: {ends}"

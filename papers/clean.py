@@ -94,6 +94,8 @@ class CleanAccuracy(Passing):
                     places = [compression(family, float(parameter)) for parameter in crosses]
                     each.plot(places, list(crosses.values()), "x", color="black", zorder=4)
                     each.plot(places, list(crosses.values()), marker, mfc="none", mec=color, ms=10, linestyle="none")
+                if self.printed:
+                    each.plot([], [], "x", color="black", label="printed")
                 each.legend(fontsize=7, loc="lower left")
         return figure
 

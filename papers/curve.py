@@ -10,32 +10,22 @@ from numpy.typing import NDArray
 from evaluation import bootstrap, wilson
 from evaluation.intervals import percentiles, resampled_means
 from papers.experiment import Value
+from papers.verdicts import LEVEL, Difference, Numbers, holding_zero, widened
 
 # What the strength of an attack is read from: its own setting, or how far its images lie from the clean ones, in pixels
 # of [0, 1]: root mean square or mean of the L2 norms, mean of the Linf norms, each over all images.
 Axis = Literal["strength", "l2", "mean_l2", "linf"]
-_LEVEL = 0.95
 _GRID = 41  # points of a distortion axis at which two curves are compared
-# An exact sign test of fewer images that all differ one way is not significant at 95 %: 2^(1 - 6) < 0.05.
-_FEWEST = 6
+# Means of the same answers may differ in the last digits, which must not count as a difference.
+_DIGITS = 9
 
 
-class Difference(NamedTuple):
-    """A minus B with its 95 % interval; `differing`: images on which A and B differ; `low` and `high` of the range."""
+class Compared(NamedTuple):
+    """One curve minus another, and the range of the axis where they were compared."""
 
-    value: float
-    low: float
-    high: float
-    differing: int
+    difference: Difference
     start: float
     stop: float
-
-    @property
-    def sign(self) -> int:
-        """1 if A is higher, -1 if B is, 0 if that cannot be told."""
-        if self.differing < _FEWEST:
-            return 0
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +71,10 @@ class AttackCurve:
 
     def distortion(self, axis: Axis, strength: float) -> Value | None:
         """Of the images at one strength; None where the attack was not made with it."""
-        (places,) = np.nonzero(np.isclose(self.strengths, strength))
-        if not len(places):
+        place = self._place(strength)
+        if place is None:
             return None
-        low, high = percentiles(self.resampled(axis)[:, places[0]], _LEVEL)
-        return Value(float(self.axis(axis)[places[0]]), low, high)
+        return Value(float(self.axis(axis)[place]), *percentiles(self.resampled(axis)[:, place], LEVEL))
 
     def accuracy_at(self, axis: Axis, x: float) -> Value | None:
         """Accuracy in % at a place on an axis, linear between the points; None beyond them."""
@@ -95,7 +84,7 @@ class AttackCurve:
         if axis == "strength" and (near := np.isclose(points, x)).any():
             return self.accuracy()[int(near.argmax())]
         at = np.array([x])
-        low, high = percentiles(self._read(axis, at, 0)[:, 0], _LEVEL)
+        low, high = percentiles(self._read(axis, at, 0)[:, 0], LEVEL)
         value = _interpolated(points, self.right.mean(axis=(1, 2)), at)[0]
         return Value(100 * float(value), 100 * low, 100 * high)
 
@@ -105,38 +94,62 @@ class AttackCurve:
             self._means[stream] = self._resample(stream)
         return self._means[stream][what]
 
-    def minus(self, other: "AttackCurve", axis: Axis, between: tuple[float, float] | None = None) -> Difference | None:
+    def minus(self, other: "AttackCurve", axis: Axis, between: tuple[float, float] | None = None) -> Compared | None:
         """Mean difference in accuracy over a range of the axis, paired: both curves see the same resampled images.
 
-        On the axis "strength" the mean is over the strengths that both were attacked with, without 0 (nobody attacks);
-        on a distortion over 41 even places of the range that both curves cover.
+        On the axis "strength" the mean is over the strengths, without 0 (nobody attacks); on a distortion over 41 even
+        places of the range that both curves cover. The interval is `widened` where few images are answered differently
+        at the strengths that this is read from. So where answers agree, distances alone leave the sign open on a
+        distortion axis; for distances see `longer`.
 
         Args:
-            other: on the same images.
+            other: on the same images, at the same strengths.
             axis: at equal values of what.
             between: only there.
 
         Returns:
             The difference in [-1, 1]; None where there is nothing to compare.
+
+        Raises:
+            ValueError: the other curve has other strengths, or another number of images.
         """
+        self._refuse_unlike(other)
         at = self._common(other, axis, between)
         if not len(at):
             return None
         stream = 0 if self._same_passes(other) else 1
         resamples = self._read(axis, at, 0).mean(axis=1) - other._read(axis, at, stream).mean(axis=1)
         mine, theirs = (_interpolated(c.axis(axis), c.right.mean(axis=(1, 2)), at).mean() for c in (self, other))
-        return self._difference(float(mine - theirs), resamples, other, at)
+        interval = widened(percentiles(resamples, LEVEL), self._each(other, axis, at))
+        return Compared(Difference(float(mine - theirs), *interval), float(at[0]), float(at[-1]))
 
-    def longer(self, other: "AttackCurve", strength: float) -> Difference | None:
-        """How much more L2 (root mean square) an attack of one strength takes than on the other defense."""
-        mine, theirs = self.distortion("l2", strength), other.distortion("l2", strength)
-        if mine is None or theirs is None:
+    def longer(self, other: "AttackCurve", strength: float) -> Compared | None:
+        """How much more L2 (root mean square) an attack of one strength takes than on the other defense.
+
+        Lengths have no bound that Wilson's interval could widen to; with fewer than 6 different ones it holds 0.
+
+        Raises:
+            ValueError: see `minus`.
+        """
+        self._refuse_unlike(other)
+        place = self._place(strength)
+        if place is None:
             return None
-        places = [int(np.isclose(curve.strengths, strength).argmax()) for curve in (self, other)]
-        resamples = self.resampled("l2")[:, places[0]] - other.resampled("l2")[:, places[1]]
-        low, high = percentiles(resamples, _LEVEL)
-        differing = int((self.l2[places[0]] != other.l2[places[1]]).sum())
-        return Difference(mine.value - theirs.value, low, high, differing, strength, strength)
+        resamples = self.resampled("l2")[:, place] - other.resampled("l2")[:, place]
+        interval = holding_zero(percentiles(resamples, LEVEL), self.l2[place] - other.l2[place])
+        value = float(self.axis("l2")[place] - other.axis("l2")[place])
+        return Compared(Difference(value, *interval), strength, strength)
+
+    def _place(self, strength: float) -> int | None:
+        (places,) = np.nonzero(np.isclose(self.strengths, strength))
+        return int(places[0]) if len(places) else None
+
+    def _refuse_unlike(self, other: "AttackCurve") -> None:
+        # Images are paired, and counted strength by strength.
+        if not np.array_equal(self.strengths, other.strengths):
+            raise ValueError(f"curves of different strengths: {self.strengths.tolist()}, {other.strengths.tolist()}")
+        if self.right.shape[1] != other.right.shape[1]:
+            raise ValueError(f"curves of different images: {self.right.shape[1]} and {other.right.shape[1]}")
 
     def _resample(self, stream: int) -> dict[str, NDArray[np.float64]]:
         passes = self.right.shape[2] if self.batch is not None else 1
@@ -157,8 +170,7 @@ class AttackCurve:
         low, high = between or (-np.inf, np.inf)
         mine, theirs = self.axis(axis), other.axis(axis)
         if axis == "strength":
-            both = mine[np.isclose(mine[:, None], theirs).any(axis=1) & (mine != 0)]
-            return both[(both >= low) & (both <= high)]
+            return mine[(mine != 0) & (mine >= low) & (mine <= high)]
         start = max(low, float(mine.min()), float(theirs.min()))
         stop = min(high, float(mine.max()), float(theirs.max()))
         return np.linspace(start, stop, _GRID) if start < stop else np.empty(0)
@@ -168,14 +180,16 @@ class AttackCurve:
             return False
         return self.right.shape == other.right.shape and np.array_equal(self.batch, other.batch)
 
-    def _difference(
-        self, value: float, resamples: NDArray[np.float64], other: "AttackCurve", at: NDArray[np.float64]
-    ) -> Difference:
-        low, high = percentiles(resamples, _LEVEL)
-        means = [curve.right.mean(axis=2) for curve in (self, other)]
-        shared = min(len(part) for part in means)
-        differing = int((means[0][:shared] != means[1][:shared]).any(axis=0).sum())
-        return Difference(value, low, high, differing, float(at[0]), float(at[-1]))
+    def _each(self, other: "AttackCurve", axis: Axis, at: NDArray[np.float64]) -> Numbers:
+        """Difference of each image [n] in what is answered, at the strengths that the mean over `at` is read from."""
+        weights = (self._weights(axis, at) + other._weights(axis, at)) / 2
+        each: Numbers = weights @ (self.right.mean(axis=2) - other.right.mean(axis=2))
+        return each.round(_DIGITS)
+
+    def _weights(self, axis: Axis, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of each point [S] in the mean over these places; on a distortion axis a range's neighbours have one."""
+        points = self.axis(axis)
+        return np.array([_interpolated(points, only, at).mean() for only in np.eye(len(points))])
 
 
 def _interpolated(x: NDArray[np.float64], y: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from papers.tuning import Recovered, spread
 from papers.verdicts import Difference, above, all_above, all_within, difference, together, within
 
 SIMILAR = 0.05  # of the images: the papers' table 3 calls 84.3 and 88.6 % similar
+PAPERS = ("C&W", "PGD")  # the attacks that the papers say this of
 SAME_DISTORTION = 2.0  # the largest may be so many times the smallest
 
 
@@ -25,7 +26,7 @@ def recovers(found: Sequence[Recovered]) -> list[Verdict]:
 
 
 def similar(found: Sequence[Recovered]) -> list[Verdict]:
-    """All channels recover about as much."""
+    """All channels recover about as much from C&W and PGD."""
     return [
         all_within(
             f"{_name(of)}: tuned channels recover the same within {100 * SIMILAR:g} points",
@@ -36,7 +37,19 @@ def similar(found: Sequence[Recovered]) -> list[Verdict]:
             SIMILAR,
         )
         for of in found
+        if of.attack in PAPERS
     ]
+
+
+def less_after(found: Sequence[Recovered]) -> list[Verdict]:
+    """FGSM's and L-BFGS's images, which lie farther away, are recovered less than C&W's (draft, section 4.1)."""
+    verdicts = []
+    by_name = {(of.side, of.attack): of for of in found}
+    for (side, attack), of in by_name.items():
+        if attack in ("FGSM", "LBFGS") and (near := by_name.get((side, "C&W"))):
+            pairs = {family: (near.at_best(family).right, of.at_best(family).right) for family in of.choices}
+            verdicts.append(all_above(f"{side}: channels recover less from {attack} than from C&W", pairs))
+    return verdicts
 
 
 def same_distortion(found: Sequence[Recovered]) -> list[Verdict]:
@@ -114,6 +127,7 @@ def smaller_on(found: Sequence[Recovered]) -> list[Verdict]:
 RULES: dict[str, Callable[[Sequence[Recovered]], list[Verdict]]] = {
     "recovers": recovers,
     "similar": similar,
+    "less_after": less_after,
     "same_distortion": same_distortion,
     "peak": peak,
     "best_noise": best_noise,

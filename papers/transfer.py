@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,22 +11,30 @@ from attacks import Adversary, Attack, CarliniWagner, StraightThrough
 from defenses import Channel
 from evaluation import Cost
 from papers.bench import Bench, Network, Source
-from papers.experiment import Experiment, Findings, Value, Verdict, beside
+from papers.experiment import Experiment, Findings, Outcome, Value, Verdict, beside
 from papers.style import panels
-from papers.verdicts import above, all_above, difference, percent
+from papers.verdicts import difference, percent, together
 
 
 @dataclass(frozen=True)
 class CellClaim:
-    """What the papers conclude from a matrix, as cells of which one holds more than another.
+    """What the papers conclude from a matrix. A cell "A>D" is attacked through A and defended by D.
 
     Args:
         text: the claim in our words.
-        pairs: of cells, that with more first; "A>D" is attacked through A and defended by D.
+        pairs: of cells, that with more first.
+        by: the first of each pair holds at least so many points more (0: more).
+        by_at_most: it holds at most so many points more; in the place of `by`.
+        at_most: cell -> accuracy in % that it does not exceed.
+        at_least: cell -> accuracy in % that it does not fall below.
     """
 
     text: str
-    pairs: list[tuple[str, str]]
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    by: float = 0.0
+    by_at_most: float | None = None
+    at_most: dict[str, float] = field(default_factory=dict)
+    at_least: dict[str, float] = field(default_factory=dict)
 
     def verdict(self, shares: Mapping[tuple[str, str], np.ndarray]) -> Verdict:
         """The verdict; shares of right answers per image by (row, column).
@@ -35,9 +43,33 @@ class CellClaim:
             ValueError: a cell is not in the matrix.
         """
         cells = {f"{row}>{column}": values for (row, column), values in shares.items()}
-        if unknown := [cell for pair in self.pairs for cell in pair if cell not in cells]:
+        if unknown := [cell for cell in (*chain(*self.pairs), *self.at_most, *self.at_least) if cell not in cells]:
             raise ValueError(f"a claim speaks of the unknown cell {unknown[0]}; cells: {', '.join(cells)}")
-        return all_above(self.text, {f"{more} over {less}": (cells[more], cells[less]) for more, less in self.pairs})
+        found = [self._of_pair(pair, cells) for pair in self.pairs]
+        found += [_limited(cell, cells[cell], most=most) for cell, most in self.at_most.items()]
+        found += [_limited(cell, cells[cell], least=least) for cell, least in self.at_least.items()]
+        return Verdict(self.text, together([outcome for outcome, _ in found]), "; ".join(told for _, told in found))
+
+    def _of_pair(self, pair: tuple[str, str], cells: Mapping[str, np.ndarray]) -> tuple[Outcome, str]:
+        found = difference(cells[pair[0]], cells[pair[1]])
+        told = f"{pair[0]} over {pair[1]}: {found.points()}"
+        if self.by_at_most is None:
+            by = self.by / 100
+            return "confirmed" if found.low > by else "refuted" if found.high < by else "undecided", told
+        most = self.by_at_most / 100
+        return "confirmed" if found.high <= most else "refuted" if found.low > most else "undecided", told
+
+
+def _limited(cell: str, values: np.ndarray, least: float = 0.0, most: float = 100.0) -> tuple[Outcome, str]:
+    accuracy = percent(values)
+    assert accuracy.low is not None
+    assert accuracy.high is not None
+    outcome: Outcome = "undecided"
+    if least <= accuracy.low and accuracy.high <= most:
+        outcome = "confirmed"
+    elif accuracy.high < least or accuracy.low > most:
+        outcome = "refuted"
+    return outcome, f"{cell}: {accuracy.value:.1f} [{accuracy.low:.1f}, {accuracy.high:.1f}] %"
 
 
 @dataclass(frozen=True)
@@ -84,9 +116,8 @@ class Transfer(Experiment):
             f"{self.title}. {self.network}, {self.data}, n = {self.n}; attack {self.attack}; {self.draws} draws of a "
             "random defense per image; accuracy in %, 95 % bootstrap intervals over images."
         )
-        return Findings(
-            [beside("cells", ours, self.printed, caption)], {"matrix": self._figure(ours)}, self._verdicts(shares)
-        )
+        verdicts = [claim.verdict(shares) for claim in self.claims]
+        return Findings([beside("cells", ours, self.printed, caption)], {"matrix": self._figure(ours)}, verdicts)
 
     def _shares(self, bench: Bench, network: Network, source: Source) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
         attackers: dict[str, Network | None] = {
@@ -122,15 +153,3 @@ class Transfer(Experiment):
 
     def _printed_values(self) -> dict[str, dict[str, Value]]:
         return {row: {column: Value(value) for column, value in cells.items()} for row, cells in self.printed.items()}
-
-    def _verdicts(self, shares: dict[tuple[str, str], np.ndarray]) -> list[Verdict]:
-        """For each channel: is it broken where the attacker knows it? And the claims."""
-        own = [_own_attack(name, shares) for name in self.channels]
-        return [*own, *(claim.verdict(shares) for claim in self.claims)]
-
-
-def _own_attack(name: str, shares: dict[tuple[str, str], np.ndarray]) -> Verdict:
-    """Whether a channel that is attacked through itself keeps less than it keeps against nobody, paired over images."""
-    lost = difference(shares["Empty", name], shares[name, name])
-    claim = f"{name} loses accuracy to an attacker who knows it"
-    return Verdict(claim, above(lost), f"{lost.points()} lost, paired over images")

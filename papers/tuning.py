@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from evaluation import Interval
 from evaluation.intervals import percentiles
 from papers.passing import Curves, Point
+from papers.verdicts import LEVEL
 
 RESAMPLES = 1000
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Tuned:
 
     def interval(self) -> Interval:
         """The middle 95 % of what resampled images would have chosen."""
-        return percentiles(np.asarray(self.parameters, np.float64)[self.places], _LEVEL)
+        return percentiles(np.asarray(self.parameters, np.float64)[self.places], LEVEL)
 
 
 def best(points: Sequence[Sequence[Point]], seed: int = 0) -> Tuned:
@@ -88,4 +88,4 @@ def spread(of: Recovered) -> tuple[float, Interval]:
     # A family that is best without any distortion at all has nothing to be compared with.
     least = np.finfo(np.float64).tiny
     ratios = resampled.max(0) / np.maximum(resampled.min(0), least)
-    return float(chosen.max() / max(chosen.min(), least)), percentiles(ratios, _LEVEL)
+    return float(chosen.max() / max(chosen.min(), least)), percentiles(ratios, LEVEL)

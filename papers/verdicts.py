@@ -42,18 +42,38 @@ def mean_of(values: Numbers) -> Value:
 def difference(a: Numbers, b: Numbers) -> Difference:
     """Mean of a - b, shares in [0, 1] of the same images; where one has more, of the first ones.
 
-    A bootstrap over images. It knows nothing of what the sample does not hold: where fewer than 6 images differ, or all
-    do by the same, the interval is widened to that of Wilson's for either sign, and with fewer than 6 it holds 0, since
-    an exact sign test could not exclude it either.
+    A bootstrap over images, `widened` where the sample says too little for one.
     """
     n = min(len(a), len(b))
     each = a[:n] - b[:n]
-    low, high = percentiles(resampled_means(each[:, None, None])[:, 0], LEVEL)
-    few = np.count_nonzero(each) < _FEWEST
-    if few or each.min() == each.max():
-        more, less = wilson(int((each > 0).sum()), n), wilson(int((each < 0).sum()), n)
-        low, high = min(low, more.low - less.high), max(high, more.high - less.low)
-    return Difference(float(each.mean()), min(low, 0.0) if few else low, max(high, 0.0) if few else high)
+    found = percentiles(resampled_means(each[:, None, None])[:, 0], LEVEL)
+    return Difference(float(each.mean()), *widened(found, each))
+
+
+def widened(found: Interval, each: Numbers) -> Interval:
+    """The bootstrap interval of a mean difference of shares, made safe where the sample says little.
+
+    A bootstrap knows nothing of what the sample does not hold. Where fewer than 6 images differ, or all do by the same,
+    the interval reaches as far as Wilson's for either sign, and with fewer than 6 it holds 0.
+
+    Args:
+        found: the interval.
+        each: difference of each image, in [-1, 1], [n].
+    """
+    if np.count_nonzero(each) < _FEWEST or each.min() == each.max():
+        more, less = (wilson(int(sign.sum()), len(each)) for sign in (each > 0, each < 0))
+        found = Interval(min(found.low, more.low - less.high), max(found.high, more.high - less.low))
+    return holding_zero(found, each)
+
+
+def holding_zero(found: Interval, each: Numbers) -> Interval:
+    """An interval of a mean difference, with 0 in it where an exact sign test of the images [n] cannot exclude 0.
+
+    Fewer than 6 images that differ, all in one direction, are not significant.
+    """
+    if np.count_nonzero(each) >= _FEWEST:
+        return found
+    return Interval(min(found.low, 0.0), max(found.high, 0.0))
 
 
 def above(found: Difference) -> Outcome:

@@ -175,7 +175,8 @@ class MultiTrialAttack(_Noisy):
         claim = f"a vote of {most} falls to an attacker who votes as often, at most {100 * _BROKEN:g} % are left"
         yield _below(claim, many, 100 * _BROKEN)
         single = {name: percent(curve[most]) for name, curve in curves.items() if "single" in name}
-        yield _over(f"a single noisy pass keeps {100 * _SINGLE:g} % or more of the same images", single, 100 * _SINGLE)
+        claim = f"a single noisy pass keeps {100 * _SINGLE:g} % or more of the same images, at every level"
+        yield _over(claim, single, 100 * _SINGLE)
         pairs = {
             f"{level:g}": (curves[f"{level:g}, single noise"][most], curves[f"{level:g}, many trials"][most])
             for level in self.levels

@@ -38,6 +38,12 @@ def test_a_claim_stands_if_all_of_its_orderings_do(pairs: list[tuple[str, str]],
     assert all(f"{higher} - {lower}: " in found.reason for higher, lower in pairs)
 
 
+def test_an_interval_that_is_told_holds_0_where_few_images_differ() -> None:
+    """The first of 100 images: 50 and 52 are right. Wilson's bounds of 2 and 0 of 100 lie at 7.0 and 3.7 points."""
+    found = verdict_on(Claim("a claim", [Ordering("p", "like mid", "mid")]), CURVES, AXES, {})
+    assert found.reason == "p, 0.4: like mid - mid: +2 points [-3.15, +7]"
+
+
 def test_a_claim_about_distances_is_not_one_about_accuracy() -> None:
     claim = Claim("longer", [Ordering("p", "mid", "high", (0.4, 0.4), "l2")])
     found = verdict_on(claim, CURVES, AXES, {})

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from evaluation import bootstrap, wilson
-from papers.curve import AttackCurve
+from papers.curve import AttackCurve, Axis, Compared
+from papers.verdicts import above, difference
 
 
 def curve(right: list[list[list[int]]], l2: list[list[float]], **settings: object) -> AttackCurve:
@@ -13,12 +15,18 @@ def curve(right: list[list[list[int]]], l2: list[list[float]], **settings: objec
     return AttackCurve(np.arange(len(right), dtype=float), np.array(right, dtype=bool), made, made / 10, **settings)  # type: ignore[arg-type]
 
 
-def steps(shares: list[float], n: int = 100, reach: float = 1.0, strengths: list[float] | None = None) -> AttackCurve:
+def steps(shares: list[float], n: int = 100, reach: float = 1.0) -> AttackCurve:
     """A deterministic defense that keeps the first share of n images; all images lie equally far away."""
     right = np.array([np.arange(n) < round(share * n) for share in shares])[:, :, None]
-    at = np.arange(len(shares), dtype=float) if strengths is None else np.array(strengths)
-    l2 = np.repeat(reach * np.arange(len(shares), dtype=float)[:, None], n, axis=1)
+    at = np.arange(len(shares), dtype=float)
+    l2 = np.repeat(reach * at[:, None], n, axis=1)
     return AttackCurve(at, right, l2, l2 / 10)
+
+
+def said(found: Compared | None) -> str:
+    """Whether the first curve lies higher."""
+    assert found is not None
+    return above(found.difference)
 
 
 def test_axes_are_the_two_ways_of_averaging() -> None:
@@ -72,15 +80,14 @@ def test_distortion_has_the_interval_of_a_mean() -> None:
 def test_a_difference_over_strengths_leaves_nobodys_attack_out() -> None:
     found = steps([1.0, 0.8, 0.6]).minus(steps([0.5, 0.7, 0.1]), "strength")
     assert found is not None
-    assert found.value == pytest.approx((0.1 + 0.5) / 2)
-    assert (found.start, found.stop, found.sign) == (1.0, 2.0, 1)
-    assert found.differing == 90  # places 50 to 99 of the clean images, 70 to 79 and 10 to 59 of the attacked
+    assert found.difference.value == pytest.approx((0.1 + 0.5) / 2)
+    assert (found.start, found.stop, said(found)) == (1.0, 2.0, "confirmed")
 
 
 def test_a_difference_may_be_asked_for_in_a_part_of_the_axis() -> None:
     found = steps([1.0, 0.8, 0.6]).minus(steps([1.0, 0.9, 0.1]), "strength", (1.0, 1.0))
     assert found is not None
-    assert (found.value, found.sign) == (pytest.approx(-0.1), -1)
+    assert (found.difference.value, said(found)) == (pytest.approx(-0.1), "refuted")
     assert steps([1.0, 0.8]).minus(steps([1.0, 0.8]), "strength", (5.0, 6.0)) is None
 
 
@@ -88,8 +95,9 @@ def test_a_difference_at_equal_distortion_interpolates_both() -> None:
     """A falls from 1 to 0 over L2 of 2, B over 1: where both are, [0, 1], A lies x / 2 above, on average 1 / 4."""
     found = steps([1.0, 0.0], reach=2.0).minus(steps([1.0, 0.0], reach=1.0), "l2")
     assert found is not None
-    assert found.value == pytest.approx(0.25)
+    assert found.difference.value == pytest.approx(0.25)
     assert (found.start, found.stop) == (0.0, 1.0)
+    assert said(found) == "undecided"  # no image is answered differently
 
 
 def test_differences_are_paired() -> None:
@@ -97,32 +105,89 @@ def test_differences_are_paired() -> None:
     one = steps([1.0, 0.50], n=200)
     found = one.minus(steps([1.0, 0.45], n=200), "strength")
     assert found is not None
-    assert found.value == pytest.approx(0.05)
-    assert found.differing == 10
+    value, low, high = found.difference
+    assert value == pytest.approx(0.05)
     error = np.sqrt(0.05 * 0.95 / 200)
-    assert found.low == pytest.approx(0.05 - 1.96 * error, abs=0.008)
-    assert found.high == pytest.approx(0.05 + 1.96 * error, abs=0.008)
-    assert found.sign == 1
+    assert low == pytest.approx(0.05 - 1.96 * error, abs=0.008)
+    assert high == pytest.approx(0.05 + 1.96 * error, abs=0.008)
+    assert said(found) == "confirmed"
 
 
-def test_few_images_that_differ_say_nothing() -> None:
-    found = steps([1.0, 0.50], n=100).minus(steps([1.0, 0.45], n=100), "strength")
+AT_STRENGTH_2 = [
+    ("strength", (2.0, 2.0)),
+    ("l2", (1.9, 2.1)),  # read from the points at 1, 2 and 3
+    ("mean_l2", (1.3, 1.7)),  # between those at 1 and 2
+    ("linf", (0.23, 0.27)),  # between those at 2 and 3
+]
+
+
+@pytest.mark.parametrize(("axis", "between"), AT_STRENGTH_2)
+@pytest.mark.parametrize("lost", [0, 4, 5, 6, 20])
+def test_images_count_at_the_compared_strengths_alone(axis: Axis, between: tuple[float, float], lost: int) -> None:
+    """Of 60 images, B loses some at strength 2 and half at 0 and 4: an exact sign test of those at 2 decides."""
+    one = steps([1.0] * 5, n=60)
+    found = one.minus(steps([0.5, 1.0, 1 - lost / 60, 1.0, 0.5], n=60), axis, between)
     assert found is not None
-    assert (found.differing, found.sign) == (5, 0)
+    significant = lost > 0 and binomtest(lost, lost).pvalue < 0.05
+    assert said(found) == ("confirmed" if significant else "undecided")
+    assert significant or found.difference.low <= 0 <= found.difference.high
+    assert found.difference.low <= found.difference.value <= found.difference.high
+
+
+@pytest.mark.parametrize("shares", [(1.0, 1.0), (1.0, 0.0), (0.5, 0.45), (0.5, 0.44), (0.2, 0.9)])
+def test_at_one_strength_the_interval_is_that_of_a_paired_difference(shares: tuple[float, float]) -> None:
+    one, other = (steps([0.7, share]) for share in shares)
+    found = one.minus(other, "strength")
+    assert found is not None
+    assert found.difference == pytest.approx(difference(*(c.right[1, :, 0].astype(float) for c in (one, other))))
+
+
+def test_an_image_that_gains_as_much_as_it_loses_does_not_differ() -> None:
+    """Mean over two strengths: 5 images are gained, and 10 gain at one what they lose at the other."""
+    right = np.zeros((3, 100, 1), dtype=bool)
+    other = right.copy()
+    right[1, :15], other[2, :10] = True, True
+    zero = np.zeros((3, 100))
+    one, two = (AttackCurve(np.arange(3.0), each, zero, zero) for each in (right, other))
+    found = one.minus(two, "strength")
+    assert found is not None
+    assert found.difference.value == pytest.approx(0.025)
+    assert said(found) == "undecided"
+    assert said(one.minus(two, "strength", (1.0, 1.0))) == "confirmed"
 
 
 def test_no_difference_is_no_sign() -> None:
     found = steps([1.0, 0.5]).minus(steps([1.0, 0.5]), "l2")
     assert found is not None
-    assert (found.value, found.sign) == (0.0, 0)
+    assert (found.difference.value, said(found)) == (0.0, "undecided")
+    # Nobody of 100 was seen to differ, so hardly more than z^2 / (n + z^2) do.
+    assert found.difference[1:] == pytest.approx((-0.037, 0.037), abs=1e-3)
+
+
+def test_curves_of_other_strengths_or_images_are_refused() -> None:
+    one = steps([1.0, 0.5])
+    for compare in (lambda other: one.minus(other, "l2"), lambda other: one.longer(other, 1.0)):
+        with pytest.raises(ValueError, match=r"different strengths: \[0.0, 1.0\], \[0.0, 1.0, 2.0\]"):
+            compare(steps([1.0, 0.5, 0.2]))
+        with pytest.raises(ValueError, match="different images: 100 and 50"):
+            compare(steps([1.0, 0.5], n=50))
 
 
 def test_how_much_longer_an_attack_is() -> None:
     found = steps([1.0, 0.5], reach=0.63).longer(steps([1.0, 0.4], reach=0.57), 1.0)
     assert found is not None
-    assert (found.value, found.low, found.high) == pytest.approx((0.06, 0.06, 0.06))
-    assert found.sign == 1
+    assert found.difference == pytest.approx((0.06, 0.06, 0.06))
+    assert said(found) == "confirmed"
     assert steps([1.0, 0.5]).longer(steps([1.0, 0.5]), 3.0) is None
+
+
+@pytest.mark.parametrize(("longer", "outcome"), [(5, "undecided"), (6, "confirmed")])
+def test_few_longer_attacks_say_nothing(longer: int, outcome: str) -> None:
+    near = np.ones((1, 60))
+    far = near + (np.arange(60) < longer)
+    right = np.ones((1, 60, 1), dtype=bool)
+    one, other = (AttackCurve(np.array([1.0]), right, l2, l2) for l2 in (far, near))
+    assert said(one.longer(other, 1.0)) == outcome
 
 
 def test_shared_draws_widen_an_interval() -> None:

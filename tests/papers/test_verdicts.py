@@ -2,8 +2,23 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from papers.verdicts import Difference, above, all_above, all_within, difference, mean_of, percent, together, within
+from evaluation import Interval
+from papers.verdicts import (
+    LEVEL,
+    Difference,
+    above,
+    all_above,
+    all_within,
+    difference,
+    holding_zero,
+    mean_of,
+    percent,
+    together,
+    widened,
+    within,
+)
 
 ONES, ZEROS = np.ones(100), np.zeros(100)
 
@@ -35,6 +50,23 @@ def test_few_images_that_differ_exclude_nothing() -> None:
     same = difference(ONES, ONES)
     # Nobody of 100 was seen to differ, so hardly more than z^2 / (n + z^2) do.
     assert (same.low, same.high) == pytest.approx((-0.037, 0.037), abs=1e-3)
+
+
+def test_the_tails_of_a_small_sample_are_wilsons() -> None:
+    """All 100 images differ: Wilson's interval of 100 of 100, less that of 0 of 100."""
+    share = 1.959964**2 / (100 + 1.959964**2)
+    assert difference(ONES, ZEROS) == pytest.approx((1.0, 1 - 2 * share, 1.0), abs=1e-6)
+    many = np.repeat([1.0, -1.0, 0.0], [20, 10, 70])
+    assert widened(Interval(0.01, 0.2), many) == (0.01, 0.2)
+
+
+def test_an_interval_holds_0_unless_an_exact_sign_test_excludes_it() -> None:
+    for differing in range(1, 10):
+        each = (np.arange(30) < differing).astype(float)
+        low, _ = holding_zero(Interval(0.1, 0.2), each)
+        _, high = holding_zero(Interval(-0.2, -0.1), -each)
+        significant = binomtest(differing, differing).pvalue < 1 - LEVEL
+        assert (low > 0, high < 0) == (significant, significant)
 
 
 @pytest.mark.parametrize(
