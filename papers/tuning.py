@@ -85,7 +85,16 @@ def spread(of: Recovered) -> tuple[float, Interval]:
     """Largest over smallest distortion of the families at their chosen parameters, with its 95 % interval."""
     chosen = np.array([of.at_best(family).l2.mean() for family in of.choices])
     resampled = np.stack([of.distortions(family) for family in of.choices])
-    # A family that is best without any distortion at all has nothing to be compared with.
-    least = np.finfo(np.float64).tiny
-    ratios = resampled.max(0) / np.maximum(resampled.min(0), least)
-    return float(chosen.max() / max(chosen.min(), least)), percentiles(ratios, LEVEL)
+    return float(_ratio(chosen[:, None])[0]), percentiles(_ratio(resampled), LEVEL)
+
+
+_HUGE = 1e9  # stands for infinity, which percentiles cannot interpolate
+
+
+def _ratio(distortions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Largest over smallest along the first axis; `_HUGE` where one leaves the image as it is and another does not."""
+    least, most = distortions.min(0), distortions.max(0)
+    ratio = np.full_like(most, _HUGE)
+    np.divide(most, least, out=ratio, where=least * _HUGE > most)
+    ratio[most == 0] = 1.0
+    return ratio

@@ -49,6 +49,15 @@ def test_the_spread_of_distortions_is_their_ratio_at_the_chosen_parameters() -> 
     assert same_distortion([wide])[0].outcome == "refuted"
 
 
+def test_a_channel_that_leaves_the_image_alone_is_far_from_all_others() -> None:
+    """Rounding to 8 bits is such a channel for images in 8 bits."""
+    found = recovered(FC=[point(1, 0.9, 2.0)], CD=[point(8, 0.9, 0.0)])
+    ratio, interval = spread(found)
+    assert min(ratio, *interval) > 1e8
+    assert same_distortion([found])[0].outcome == "refuted"
+    assert spread(recovered(FC=[point(1, 0.9, 0.0)], CD=[point(8, 0.9, 0.0)]))[0] == 1.0
+
+
 def test_claims_on_recovery() -> None:
     found = recovered(
         FC=[point(1, 0.1), point(2, 0.8), point(3, 0.2)], CD=[point(8, 0.2), point(4, 0.8), point(2, 0.1)]
