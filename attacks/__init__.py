@@ -1,5 +1,6 @@
 """Attacks: each sees a callable model and images in [0, 1], nothing else. docs/attacks.md lists them."""
 
+from attacks.adam_carlini_wagner import AdamCarliniWagner
 from attacks.adversary import Adversary
 from attacks.advertorch import Advertorch
 from attacks.apgd import APGD, TargetedAPGD
@@ -39,6 +40,7 @@ __all__ = [
     "L2",
     "LBFGS",
     "PGD",
+    "AdamCarliniWagner",
     "AdditiveGaussian",
     "AdditiveUniform",
     "Adversary",

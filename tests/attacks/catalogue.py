@@ -12,6 +12,7 @@ from attacks import (
     L2,
     LBFGS,
     PGD,
+    AdamCarliniWagner,
     AdditiveGaussian,
     AdditiveUniform,
     Adversary,
@@ -61,6 +62,8 @@ BALLED: dict[str, Attack] = {
 }
 # The smallest perturbation they find, or the image itself.
 MINIMAL_NORM: dict[str, Attack] = {
+    # In a wide box: else the saturated pixels of a test hardly move.
+    "AdamCarliniWagner": AdamCarliniWagner(20, 3, learning_rate=0.1, initial_c=1.0, bounds=(-0.1, 1.1)),
     "CarliniWagner": CarliniWagner(steps=20, search_steps=3),
     "DDN": DDN(steps=15),
     "FMN": FMN(steps=15),
