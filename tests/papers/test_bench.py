@@ -1,0 +1,81 @@
+"""Work is kept batch by batch, with what it cost and what it rests on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from defenses import PapersGauss
+from papers import smoke
+from papers.bench import Arrays, Bench, Part, Source
+
+SOURCE = Source("CIFAR10", 4, size=2)
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still but for what a test adds to it."""
+    now = [0.0]
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+    return now
+
+
+def bench(folder: Path, code: str = "one") -> Bench:
+    return Bench(folder, smoke.network, smoke.split, say=lambda line: None, code=code)
+
+
+def collected(on: Bench, seconds: list[float], name: str = "outer") -> Arrays:
+    """Two batches, each of which rests on another that takes 10 seconds, and takes 1 itself."""
+
+    def slow(part: Part) -> Arrays:
+        seconds[0] += 10
+        return {"images": part.x.mean((1, 2, 3)).numpy()}
+
+    def make(part: Part) -> Arrays:
+        seconds[0] += 1
+        return on.once(("inner",), SOURCE, part, slow)
+
+    return on.over((name,), SOURCE, make)
+
+
+def test_work_that_others_rest_on_is_counted_once(tmp_path: Path, seconds: list[float]) -> None:
+    made = bench(tmp_path)
+    first = collected(made, seconds)
+    assert (made.made, made.found) == (4, 0)
+    assert sum(made.work.values()) == 22
+
+    again = bench(tmp_path, code="two")
+    second = collected(again, seconds)
+    np.testing.assert_array_equal(first["images"], second["images"])
+    assert set(second) == {"images"}
+    assert (again.made, again.found) == (0, 2)
+    assert sum(again.work.values()) == 22  # what was found cost as much, though nothing of it was asked for again
+    assert again.codes == {"one"}
+
+    collected(again, seconds, "another that rests on the same")
+    assert sum(again.work.values()) == 24
+    assert again.codes == {"one", "two"}
+
+
+def test_files_without_notes_are_of_unknown_code(tmp_path: Path, seconds: list[float]) -> None:
+    collected(bench(tmp_path), seconds)
+    for file in tmp_path.glob("*.npz"):
+        with np.load(file) as kept:
+            arrays = {name: kept[name] for name in kept.files if name != "_note"}
+        np.savez(file, **arrays)
+    found = bench(tmp_path)
+    assert collected(found, seconds)["images"].shape == (4,)
+    assert found.codes == {"unknown"}
+    assert found.work == {}
+
+
+def test_draws_depend_on_the_key_and_the_batch_only(tmp_path: Path) -> None:
+    def draw(part: Part) -> Arrays:
+        return {"drawn": PapersGauss(0.1)(part.x).mean((1, 2, 3)).numpy()}
+
+    one = bench(tmp_path / "one").over(("draw",), SOURCE, draw)["drawn"]
+    other = bench(tmp_path / "other")
+    parts = list(other.parts(SOURCE))
+    reversed_order = [other.once(("draw",), SOURCE, part, draw)["drawn"] for part in reversed(parts)]
+    np.testing.assert_array_equal(one, np.concatenate(reversed_order[::-1]))
+    assert len(set(one)) == 4
