@@ -22,6 +22,9 @@ _QUANTILES = {"p10": 0.1, "median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "
 _ABOVE = (1, 10, 100)
 _BINS = 50
 _SMALLEST = 1e-8  # that is drawn on a logarithmic axis
+_UNSURE = (
+    0.1  # of a value: a larger residual says that the iteration has not ended there; of images: not worth a verdict
+)
 _EVERY = 5  # of a spectrum's eigenvalues, one in so many has a verdict of its own
 
 
@@ -103,7 +106,8 @@ class Curvature(Paired):
     def _verdicts(self, found: Mapping[str, Arrays]) -> Iterator[Verdict]:
         pairs = list(self._pairs(found))
         for name, adversarial, original in pairs:
-            where = range(0, self.top, _EVERY)
+            unsure = [max(parts) for parts in zip(*map(_unsure, (found[name], found[ORIGINAL])), strict=True)]
+            where = [i for i in range(0, self.top, _EVERY) if unsure[i] <= _UNSURE]
             ordered = {f"eigenvalue {i + 1}": larger(adversarial[:, i], original[:, i]) for i in where}
             yield all_above(f"{name}: adversarial images have larger top eigenvalues, image by image", ordered)
         for name, adversarial, original in pairs:
@@ -131,12 +135,24 @@ def _both_above(a: Numbers, b: Numbers, least: float) -> tuple[Numbers, Numbers]
     return (a[:, 0] > least).astype(float), (b[:, 0] > least).astype(float)
 
 
+def _unsure(arrays: Arrays) -> list[float]:
+    """For each eigenvalue the share of images where its iteration has not ended; 0 if there are no images."""
+    values, residuals = arrays["values"], arrays["residuals"]
+    return [
+        float((r > _UNSURE * np.abs(v)).mean()) if len(v) else 0.0 for v, r in zip(values.T, residuals.T, strict=True)
+    ]
+
+
 def _spectrum(found: Mapping[str, Arrays], caption: str) -> Table:
+    """With the residual |H v - value v| in terms of the value: where it is not small, the value is a guess."""
     rows: list[list[str | float | Value | None]] = []
     for name, arrays in found.items():
+        unsure = _unsure(arrays)
         for i, values in enumerate(arrays["values"].T if len(arrays["index"]) else []):
-            rows.append([name, float(i + 1), quantile(values, 0.5), float(values.min()), float(values.max())])
-    return Table("spectrum", ["images", "i-th eigenvalue", "median", "min", "max"], rows, caption)
+            ends = [round(100 * unsure[i], 1), float(values.min()), float(values.max())]
+            rows.append([name, float(i + 1), quantile(values, 0.5), *ends])
+    header = ["images", "i-th eigenvalue", "median", f"residual above {100 * _UNSURE:g} % (% of images)", "min", "max"]
+    return Table("spectrum", header, rows, caption)
 
 
 def _draw_histogram(axes: Axes, found: Mapping[str, Arrays]) -> None:
