@@ -62,7 +62,7 @@ def same_distortion(found: Sequence[Recovered]) -> list[Verdict]:
         )
         told = ", ".join(f"{family} {of.at_best(family).l2.mean():.2f}" for family in of.choices)
         claim = f"{_name(of)}: the best channels distort alike, none more than {SAME_DISTORTION:g} times another"
-        reason = f"L2 at the chosen parameters: {told}; largest / smallest {ratio:.2f} [{low:.2f}, {high:.2f}]"
+        reason = f"L2 at the chosen parameters: {told}; largest / smallest {ratio:.3g} [{low:.3g}, {high:.3g}]"
         verdicts.append(Verdict(claim, outcome, reason))
     return verdicts
 
