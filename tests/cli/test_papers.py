@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.paper import experiments
-from papers import MissingNetwork
+from attacks import AdamCarliniWagner, Adversary
+from cli.paper import experiments, read_experiment
+from papers import MissingNetwork, Transfer
 from tests.cli.conftest import Outcome
 
 Evaluate = Callable[..., Outcome]
@@ -76,3 +77,10 @@ def test_a_missing_network_does_not_keep_the_others_waiting(
     outcome = evaluate("paper", "iclr-hybrid", "iclr-table1", "--out", tmp_path)
     assert (outcome.code, outcome.out) == (2, f"ran iclr-table1\nwrote {tmp_path / 'overview.md'}\n")
     assert "iclr-hybrid: no run of plain" in outcome.err
+
+
+def test_an_attack_of_another_class_takes_none_of_the_first_ones_settings() -> None:
+    experiment = read_experiment(experiments()["ours-table1-foolbox"], "laptop")
+    assert isinstance(experiment, Transfer)
+    assert isinstance(experiment.attack, Adversary)
+    assert experiment.attack.attack == AdamCarliniWagner(steps=100, bounds=(-0.049, 1.056))
