@@ -1,13 +1,12 @@
 """The figure of `AttackCurves`: a panel for each attack and axis, printed points as black crosses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from papers.curve import AttackCurve
-from papers.style import COLORS, MARKERS, panels
+from papers.style import COLORS, MARKERS, legend_below, panels
 from papers.sweeps import Panel
 
 _COLUMNS = 3
@@ -38,7 +37,7 @@ def drawn(
             each.set_ylabel("accuracy %")
     for each in axes[len(which) :]:
         each.set_visible(False)
-    _legend(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -89,15 +88,3 @@ def _printed(each: Axes, title: str, defenses: Sequence[str], printed: Mapping[s
                 each.axvline(distance, color="black", ls=":", lw=1)
                 text = f" printed {row.partition(': ')[2]}, {name.removeprefix('L2 at ')}"
                 each.text(distance, 99, text, rotation=90, va="top", ha="right", fontsize=6)
-
-
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One for all panels, below them."""
-    found: dict[str, Any] = {}
-    for each in axes:
-        handles, labels = each.get_legend_handles_labels()
-        found.update(zip(labels, handles, strict=True))
-    if found:
-        labels = sorted(found, key=lambda label: label == "printed")
-        handles = [found[label] for label in labels]
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=9)

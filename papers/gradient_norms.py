@@ -19,7 +19,7 @@ from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Value, Verdict, beside
 from papers.families import CIFAR_RANGE
 from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile
-from papers.style import COLORS, MARKERS, panels
+from papers.style import COLORS, MARKERS, legend_below, panels
 from papers.toward import shifted
 from papers.verdicts import Difference, Numbers, above, all_above, mean_of, percent, together
 
@@ -123,7 +123,7 @@ class GradientNorms(Paired):
                 errors = np.array([[v.value - (v.low or 0), (v.high or 0) - v.value] for v in values]).T.clip(0)
                 color, marker = COLORS[role], MARKERS[role]
                 each.errorbar(self.levels, y, errors, ms=4, lw=1.3, color=color, marker=marker, label=ROLES[role])
-            each.legend(fontsize=7)
+        legend_below(figure, axes)
         return figure
 
     def _spread(self, axes: Axes) -> None:

@@ -12,7 +12,7 @@ from papers.experiment import Findings, Table, Value, beside
 from papers.families import axis_of, compression
 from papers.passing import CLEAN, IDENTITY, Curves, Passing, Point
 from papers.recovery_claims import RULES, bounded_by_clean
-from papers.style import COLORS, MARKERS, panels
+from papers.style import COLORS, MARKERS, legend_below, panels
 from papers.tuning import Recovered, Tuned, best
 from papers.verdicts import percent
 
@@ -120,9 +120,9 @@ class Recovery(Passing):
                 points = sorted(curves[family], key=lambda point: point.l2.mean())
                 x, y = [float(point.l2.mean()) for point in points], [percent(point.right) for point in points]
                 draw(each, x, y, label=family, color=color, marker=marker)
-            each.legend(fontsize=7)
         for each in axes[len(attacked) :]:
             each.set_visible(False)
+        legend_below(figure, axes[: len(attacked)])
         return figure
 
     def _against_parameter(self, reported: Mapping[tuple[str, str], Curves]) -> Figure:

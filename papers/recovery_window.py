@@ -13,7 +13,7 @@ from evaluation import Cost
 from papers.bench import Arrays, Bench
 from papers.experiment import Findings, Value, Verdict, beside
 from papers.pairs import Paired, Pairs, counts_of, larger, matched, quantile
-from papers.style import COLORS, MARKERS, panels
+from papers.style import COLORS, MARKERS, legend_below, panels
 from papers.verdicts import Numbers, all_above, mean_of, percent
 
 # The papers' noise has its size behind the normalisation, where ImageNet's pixels are divided by 0.226 on average.
@@ -156,5 +156,5 @@ def _figure(found: Mapping[str, Arrays]) -> Figure:
             each.plot(x, y, color=color, marker=marker, ms=4, label=kind)
         each.axvline(float(np.median(arrays["distortion"])), color="black", ls=":", label="the attack's distance")
         each.set_xscale("log")
-        each.legend(fontsize=7, loc="center left")  # where all lines are at 0 or 100 %
+    legend_below(figure, axes)
     return figure

@@ -1,6 +1,8 @@
 """How the figures look: one style, colours that colour-blind readers can tell apart (Okabe & Ito), vector and PNG."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,6 +21,18 @@ def panels(rows: int, columns: int, width: float = 4.0, height: float = 3.2) -> 
         each.grid(alpha=0.3, linewidth=0.6)
         each.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, below them; "printed" comes last."""
+    found: dict[str, Any] = {}
+    for each in axes:
+        handles, labels = each.get_legend_handles_labels()
+        found.update(zip(labels, handles, strict=True))
+    if found:
+        labels = sorted(found, key=lambda label: label == "printed")
+        handles = [found[label] for label in labels]
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=9)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
