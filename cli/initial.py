@@ -9,6 +9,8 @@ from cli.targets import refusing
 if TYPE_CHECKING:
     from torch import nn
 
+_SAYS = "# started from the weights of"
+
 
 class InitialWeights:
     """A file of weights: .safetensors, a state dict saved by torch.save, or a checkpoint of another run.
@@ -29,7 +31,7 @@ class InitialWeights:
             tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("network.")}
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         self.file, self.tensors = file, tensors
-        self.comment = f"# started from the weights of {file.name} (SHA-256 {digest})\n"  # heads the run's config.yaml
+        self.comment = f"{_SAYS} {file.name} (SHA-256 {digest})\n"  # heads the run's config.yaml
 
     def copy_into(self, network: "nn.Module") -> None:
         """Start from them.
@@ -47,4 +49,4 @@ def comment_of(config: Path | None) -> str:
     if config is None or not config.is_file():
         return ""
     first = config.read_text().partition("\n")[0]
-    return f"{first}\n" if first.startswith("#") else ""
+    return f"{first}\n" if first.startswith(_SAYS) else ""
