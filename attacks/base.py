@@ -52,8 +52,13 @@ class Log:
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.erred = torch.zeros_like(self.zero_gradient)
 
-    def step(self, step: int, answer: Gradient, rows: Tensor | None = None, satisfied: Tensor | None = None) -> None:
-        """A loss and its gradient were asked for; where a hinge is `satisfied`, no gradient is no bad sign."""
+    def step(
+        self, step: int | Tensor, answer: Gradient, rows: Tensor | None = None, satisfied: Tensor | None = None
+    ) -> None:
+        """A loss and its gradient were asked for; where a hinge is `satisfied`, no gradient is no bad sign.
+
+        Rows may be at steps of their own: a tensor as long as `rows`.
+        """
         places = slice(None) if rows is None else rows
         self.loss[step, places] = answer.loss
         zero = answer.gradient.abs().amax((1, 2, 3)) == 0

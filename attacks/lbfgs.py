@@ -1,5 +1,6 @@
 """Box-constrained L-BFGS, Szegedy et al. 2014, https://arxiv.org/abs/1312.6199, section 4.1."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,17 +14,19 @@ from attacks.base import Attack, Log, Trace
 from attacks.goal import Goal
 from attacks.losses import CrossEntropy, Loss
 from attacks.shown import Shown, input_gradient
+from attacks.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
 class LBFGS(Attack):
     """Minimises ||r||^2 + c loss(x + r, target) over images in [0, 1], for the smallest c whose minimum is broken.
 
-    SciPy's L-BFGS-B, one image after the other, in double precision around the model: slow by nature, up to
-    `searches` x `steps` gradients of single images. Without a target the way leads to the likeliest class that is not
-    the label, and any wrong answer counts. Every image that was asked about counts, and the nearest broken one is
-    returned; x itself if it is wrong already or nothing broke. Fresh noise looks like a rough function to L-BFGS: on
-    random models use a frozen view.
+    SciPy's L-BFGS-B in double precision around the model, an independent minimisation for each image; what those of a
+    batch ask of the model at a time is asked together. Up to `searches` x `steps` gradients of an image and more, where
+    a line search needs several. Without a target the way leads to the likeliest class that is not the label, and any
+    wrong answer counts. Every image that was asked about counts, and the nearest broken one is returned; x itself if it
+    is wrong already or nothing broke. Fresh noise looks like a rough function to L-BFGS: on random models use a frozen
+    view.
 
     Args:
         steps: iterations of one minimisation at most (150 in the papers' experiments); 0 returns x.
@@ -47,68 +50,111 @@ class LBFGS(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is the last one of each minimisation."""
-        log, x_adv = Log(self.searches, x, goal), x.clone()
+        log = Log(self.searches, x, goal)
         logits = log.asked(model.answers(x))
         mean = logits.reshape(-1, *logits.shape[-2:]).mean(0)
         aim = goal if goal.target is not None else goal.toward(goal.runner_up(mean))
-        rows = (~goal.broken(logits)).nonzero() if self.steps else torch.empty(0, 1)  # each a batch of one
-        for row in rows:
-            loss = partial(self.loss, goal=aim[row])
-            x_adv[row] = self._nearest(_Problem(model, x[row], goal[row], loss, log, row))
-        return log.trace(x_adv)
+        problem = _Problem(model, x, goal, partial(_toward, self.loss, aim), log)
+        rows = (~goal.broken(logits)).nonzero().flatten().tolist() if self.steps else []
+        starts = x.double().flatten(1).cpu().numpy()
+        side_by_side([partial(self._nearest, row, starts[row], goal.first_success) for row in rows], problem.answers)
+        return log.trace(problem.nearest)
 
-    def _nearest(self, problem: "_Problem") -> Tensor:
+    def _nearest(self, row: int, start: NDArray[np.float64], one_is_enough: bool, ask: "_Ask") -> None:
         low, high, c = 0.0, float("inf"), self.c
         for number in range(self.searches):
-            if problem.minimum_is_broken(c, self.steps, number):
+            if self._minimum_is_broken(row, start, c, number, ask):
                 high = c
-                if problem.goal.first_success:
+                if one_is_enough:
                     break
             else:
                 low = c
             c = 10 * c if high == float("inf") else c / 10 if low == 0 else (low * high) ** 0.5
-        return problem.nearest
 
-
-class _Problem:
-    """One image [1, C, H, W] in SciPy's terms."""
-
-    def __init__(self, model: Shown, x: Tensor, goal: Goal, loss: "partial[Tensor]", log: Log, row: Tensor) -> None:
-        self.model, self.x, self.goal, self.loss, self.log, self.row = model, x, goal, loss, log, row
-        self.nearest, self.norm = x, float("inf")
-
-    def minimum_is_broken(self, c: float, steps: int, number: int) -> bool:
+    def _minimum_is_broken(self, row: int, start: NDArray[np.float64], c: float, number: int, ask: "_Ask") -> bool:
         """Whether the image of least ||r||^2 - c loss has reached the goal."""
-        start = self.x.double().flatten().cpu().numpy()
+
+        def value_and_gradient(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            answer = ask(_Question(row, number, c, vector))
+            return answer.value, answer.gradient
+
         result = minimize(
-            self.value_and_gradient,
+            value_and_gradient,
             start,
-            args=(c, number),
             jac=True,
             method="L-BFGS-B",
             bounds=Bounds(np.zeros_like(start), np.ones_like(start)),
-            options={"maxiter": steps, "ftol": 1e-10, "gtol": 1e-10},  # in units of c, which may be tiny
+            options={"maxiter": self.steps, "ftol": 1e-10, "gtol": 1e-10},  # in units of c, which may be tiny
         )
-        image = self._image(result.x)
-        return self._offer(image, self.log.asked(self.model.answers(image), self.row))
+        return ask(_Question(row, number, c, result.x)).broken
 
-    def value_and_gradient(
-        self, vector: NDArray[np.float64], c: float, number: int
-    ) -> tuple[float, NDArray[np.float64]]:
-        """Of the function that is minimised, at an image as a vector."""
-        image = self._image(vector)
-        answer = input_gradient(self.model, image, self.loss)
-        self.log.step(number, answer, self.row)
-        self._offer(image, answer.logits)
-        r = image.double() - self.x
-        gradient = 2 * r - c * answer.gradient
-        return float(r.square().sum() - c * answer.loss.double()), gradient.flatten().cpu().numpy()
 
-    def _image(self, vector: NDArray[np.float64]) -> Tensor:
-        return torch.empty_like(self.x).copy_(torch.from_numpy(vector).view(self.x.shape)).clamp_(0, 1)
+@dataclass(frozen=True)
+class _Question:
+    """An image of the batch as a vector, in the minimisation of its `number`-th c."""
 
-    def _offer(self, image: Tensor, logits: Tensor) -> bool:
-        broken, norm = bool(self.goal.broken(logits)), float((image - self.x).double().norm())
-        if broken and norm < self.norm:
-            self.nearest, self.norm = image, norm
+    row: int
+    number: int
+    c: float
+    vector: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The function that is minimised and its gradient, and whether the image is broken."""
+
+    value: float
+    gradient: NDArray[np.float64]
+    broken: bool
+
+
+_Ask = Callable[[_Question], _Answer]
+
+
+class _Problem:
+    """The images of a batch in SciPy's terms.
+
+    Args:
+        model: what is attacked.
+        x: images [B, C, H, W].
+        goal: what counts as broken.
+        loss: logits [*draws, K, classes] of K rows, and these rows -> [K], what is to grow.
+        log: where it is written down that the model was asked.
+
+    Attributes:
+        nearest: the nearest broken image of each row; x if there is none.
+    """
+
+    def __init__(self, model: Shown, x: Tensor, goal: Goal, loss: Callable[[Tensor, Tensor], Tensor], log: Log) -> None:
+        self.model, self.x, self.goal, self.loss, self.log = model, x, goal, loss, log
+        self.nearest = x.clone()
+        self.norm = torch.full((len(x),), float("inf"), dtype=torch.float64, device=x.device)
+
+    def answers(self, questions: list[_Question]) -> list[_Answer]:
+        """What SciPy wants to know of K images at a time."""
+        rows = torch.tensor([question.row for question in questions], device=self.x.device)
+        numbers = torch.tensor([question.number for question in questions], device=self.x.device)
+        images = self._images(np.stack([question.vector for question in questions]), rows)
+        answer = input_gradient(self.model, images, lambda logits: self.loss(logits, rows))
+        self.log.step(numbers, answer, rows)
+        broken = self._offer(images, answer.logits, rows)
+        c = torch.tensor([question.c for question in questions], dtype=torch.float64, device=self.x.device)
+        r = images.double() - self.x[rows]
+        values = r.square().flatten(1).sum(1) - c * answer.loss.double()
+        gradients = (2 * r - c.view(-1, 1, 1, 1) * answer.gradient).flatten(1).cpu().numpy()
+        return list(map(_Answer, values.tolist(), gradients, broken.tolist()))
+
+    def _images(self, vectors: NDArray[np.float64], rows: Tensor) -> Tensor:
+        like = self.x[rows]
+        return torch.empty_like(like).copy_(torch.from_numpy(vectors).view(like.shape)).clamp_(0, 1)
+
+    def _offer(self, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        broken, norm = self.goal[rows].broken(logits), (images - self.x[rows]).double().flatten(1).norm(dim=1)
+        better = broken & (norm < self.norm[rows])
+        taken = rows[better]
+        self.nearest[taken], self.norm[taken] = images[better], norm[better]
         return broken
+
+
+def _toward(loss: Loss, aim: Goal, logits: Tensor, rows: Tensor) -> Tensor:
+    return loss(logits, aim[rows])

@@ -1,12 +1,14 @@
 """L-BFGS: the nearest boundary of linear models, and what it does where another library does nothing."""
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import Goal, Margin
 from attacks.base import Log
-from attacks.lbfgs import LBFGS, _Problem
+from attacks.lbfgs import LBFGS, _Answer, _Problem, _Question
 from attacks.losses import CrossEntropy
 from attacks.shown import Shown
 from tests.attacks.toys import Linear, distance, images
@@ -80,17 +82,43 @@ def in_the_box(x: Tensor, w: Tensor, model: Linear, y: Tensor) -> Tensor:
 
 
 def test_the_function_is_minimised_by_its_gradient() -> None:
-    model, x, y = batch(4, size=1)
+    model, x, y = batch(4, size=3)
     aim = Goal(y, (y + 1) % 4)
-    problem = _Problem(Shown(model), x, aim, lambda z: CrossEntropy()(z, aim), Log(1, x, aim), torch.tensor([0]))  # type: ignore[arg-type]
-    point = x.flatten().numpy() + 0.05
-    value, gradient = problem.value_and_gradient(point, 0.3, 0)
-    probability = model(x + 0.05).log_softmax(1)[0, aim.target].item()
-    assert value == pytest.approx(32 * 0.05**2 - 0.3 * probability)
+    problem = _Problem(Shown(model), x, aim, lambda z, rows: CrossEntropy()(z, aim[rows]), Log(1, x, aim))
+    points = [x[row].flatten().numpy() + 0.05 for row in (2, 0)]
+
+    def asked(points: list[NDArray[np.float64]]) -> list[_Answer]:
+        return problem.answers(
+            [_Question(row, 0, c, point) for row, c, point in zip((2, 0), (0.3, 7.0), points, strict=True)]
+        )
+
+    found = asked(points)
+    logs = model(x + 0.05).log_softmax(1)
+    for answer, row, c in zip(found, (2, 0), (0.3, 7.0), strict=True):
+        assert answer.value == pytest.approx(32 * 0.05**2 - c * logs[row, aim.target[row]].item())
     for pixel in (0, 7, 31):
-        step = point.copy()
-        step[pixel] += 1e-6
-        assert gradient[pixel] == pytest.approx((problem.value_and_gradient(step, 0.3, 0)[0] - value) / 1e-6, rel=1e-3)
+        moved = [point.copy() for point in points]
+        for point in moved:
+            point[pixel] += 1e-6
+        for before, after in zip(found, asked(moved), strict=True):
+            assert before.gradient[pixel] == pytest.approx((after.value - before.value) / 1e-6, rel=1e-3)
+
+
+def test_a_batch_is_asked_together_and_each_image_ends_where_it_ends_alone() -> None:
+    model, x, y = batch(4, size=6)
+    asked: list[int] = []
+
+    def listening(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return model(images)
+
+    together = LBFGS(searches=5).run(listening, x, y)
+    alone = [LBFGS(searches=5).run(model, x[row : row + 1], y[row : row + 1]) for row in range(len(x))]
+    torch.testing.assert_close(together.x_adv, torch.cat([trace.x_adv for trace in alone]))
+    assert together.queries.tolist() == [int(trace.queries) for trace in alone]
+    assert sum(asked) == together.queries.sum()
+    assert len(asked) == together.queries.max()
+    torch.testing.assert_close(together.loss, torch.cat([trace.loss for trace in alone], 1), equal_nan=True)
 
 
 def test_images_wrong_already_and_images_without_a_way_come_back() -> None:
