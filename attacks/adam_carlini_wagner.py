@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from attacks.base import Attack, Log, Trace
 from attacks.goal import Goal
 from attacks.losses import Margin
-from attacks.nearest import Nearest
+from attacks.nearest import Nearest, check_search
 from attacks.shown import Shown, input_gradient
 
 # Adam's, as in foolbox 1.9; there the last is ten times the usual 1e-8.
@@ -63,12 +63,7 @@ class AdamCarliniWagner(Attack):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.search_steps < 0:
-            given = f"{self.steps} and {self.search_steps}"
-            raise ValueError(f"AdamCarliniWagner takes steps >= 0 and search_steps >= 0, got {given}")
-        if not (0 < self.learning_rate < float("inf") and 0 < self.initial_c < float("inf")):
-            given = f"{self.learning_rate} and {self.initial_c}"
-            raise ValueError(f"AdamCarliniWagner takes learning_rate > 0 and initial_c > 0, got {given}")
+        check_search("AdamCarliniWagner", (self.steps, self.search_steps), (self.learning_rate, self.initial_c))
         if not 0 <= self.confidence < float("inf"):
             raise ValueError(f"AdamCarliniWagner takes confidence >= 0, got {self.confidence}")
         if len(self.bounds) != 2 or not float("-inf") < self.bounds[0] <= 0 < 1 <= self.bounds[1] < float("inf"):

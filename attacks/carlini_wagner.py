@@ -9,7 +9,7 @@ from torch import Tensor
 from attacks.base import Attack, Log, Trace
 from attacks.goal import Goal, draws_of
 from attacks.losses import Margin
-from attacks.nearest import Nearest, falling
+from attacks.nearest import Nearest, check_search, falling
 from attacks.shown import Gradient, Shown, input_gradient
 
 _EACH = (1, 2, 3)
@@ -51,12 +51,7 @@ class CarliniWagner(Attack):
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.search_steps < 0:
-            given = f"{self.steps} and {self.search_steps}"
-            raise ValueError(f"CarliniWagner takes steps >= 0 and search_steps >= 0, got {given}")
-        if not (0 < self.learning_rate < float("inf") and 0 < self.initial_c < float("inf")):
-            given = f"{self.learning_rate} and {self.initial_c}"
-            raise ValueError(f"CarliniWagner takes learning_rate > 0 and initial_c > 0, got {given}")
+        check_search("CarliniWagner", (self.steps, self.search_steps), (self.learning_rate, self.initial_c))
         if not (0 <= self.confidence < float("inf") and 0 <= self.tolerance < 1):
             given = f"{self.confidence} and {self.tolerance}"
             raise ValueError(f"CarliniWagner takes confidence >= 0 and tolerance in [0, 1), got {given}")

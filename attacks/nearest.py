@@ -67,3 +67,20 @@ class Nearest:
 def falling(first: float, last: float, share: float) -> float:
     """Between `first` and `last` along half a cosine; `share` of the way in [0, 1]."""
     return last + (first - last) * (1 + cos(pi * share)) / 2
+
+
+def check_search(name: str, counts: tuple[int, int], rates: tuple[float, float]) -> None:
+    """Refuse settings of a search for c that make no sense.
+
+    Args:
+        name: of the attack.
+        counts: its steps and search_steps.
+        rates: its learning_rate and initial_c.
+
+    Raises:
+        ValueError: a count is negative, or a rate is not a finite number above 0.
+    """
+    if min(counts) < 0:
+        raise ValueError(f"{name} takes steps >= 0 and search_steps >= 0, got {counts[0]} and {counts[1]}")
+    if not all(0 < rate < float("inf") for rate in rates):
+        raise ValueError(f"{name} takes learning_rate > 0 and initial_c > 0, got {rates[0]} and {rates[1]}")

@@ -24,11 +24,11 @@ class InitialWeights:
     """
 
     def __init__(self, file: Path) -> None:
-        from models import read_weights
+        from models import network_tensors, read_weights
 
         tensors = refusing(read_weights, file).tensors
-        if file.suffix == ".ckpt":  # beside the network lies what training needed
-            tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("network.")}
+        if file.suffix == ".ckpt":
+            tensors = network_tensors(tensors)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         self.file, self.tensors = file, tensors
         self.comment = f"{_SAYS} {file.name} (SHA-256 {digest})\n"  # heads the run's config.yaml

@@ -66,7 +66,8 @@ def read_experiment(file: Path, scale: str) -> Experiment:
     parser = Parser()
     parser.add_argument("--it", type=Experiment)
     try:
-        parsed = parser.parse_args([f"--it={yaml.safe_dump(settings, sort_keys=False)}"])
+        # Without defaults: jsonargparse would hand settings of a default's class on to another class that a file names.
+        parsed = parser.parse_args([f"--it={yaml.safe_dump(settings, sort_keys=False)}"], defaults=False)
         found: Experiment = parser.instantiate(parsed).it
     except (UsageError, ValueError) as error:
         raise UsageError(f"{file}: {shorten(str(error), [])}") from error

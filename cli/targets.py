@@ -76,7 +76,7 @@ def from_run(checkpoint: Path, invocation: Invocation) -> Target:
     import yaml
 
     from callbacks import CONFIG_KEY
-    from models import load_tensors
+    from models import load_tensors, network_tensors
 
     content = refusing(load_tensors, checkpoint)
     if not isinstance(content, dict) or "state_dict" not in content:
@@ -86,12 +86,7 @@ def from_run(checkpoint: Path, invocation: Invocation) -> Target:
         raise UsageError(f"{checkpoint}: holds no configuration; say which recipe it belongs to: --model RECIPE")
     settings = yaml.safe_load(saved["yaml"]) if saved and invocation.config is None else {}
     kept = {key: settings[key] for key in ("model", "data", "seed_everything") if key in settings}
-    # Only the network's: the module around it also keeps what training needed.
-    tensors = {
-        key.removeprefix("network."): value
-        for key, value in content["state_dict"].items()
-        if key.startswith("network.")
-    }
+    tensors = network_tensors(content["state_dict"])
     recipe = invocation.recipe or str(saved["recipe"] if saved else "")
     return _loaded(invocation, [kept] if kept else [], tensors, checkpoint, folder_of(checkpoint), recipe)
 

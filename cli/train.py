@@ -182,16 +182,14 @@ def _check_own_options(taken: dict[str, str]) -> None:
 def _check_checkpoint(path: Path, cli: "ConfiguredCLI", recipe: str) -> None:
     """Refuse in one line what Lightning would refuse in a page, or take: damage, code, another recipe or network."""
     from callbacks import CONFIG_KEY
-    from models import load_tensors, load_weights
+    from models import load_tensors, load_weights, network_tensors
 
     content = load_tensors(path)
     if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
         raise UsageError(f"--ckpt_path {path}: no checkpoint of train.py")
     if (other := content.get(CONFIG_KEY, {}).get("recipe", recipe)) != recipe:
         raise UsageError(f"--ckpt_path {path}: a run of --model {other}, not {recipe}")
-    state = content["state_dict"].items()
-    tensors = {key.removeprefix("network."): value for key, value in state if key.startswith("network.")}
-    load_weights(cli.model.network, tensors, str(path))
+    load_weights(cli.model.network, network_tensors(content["state_dict"]), str(path))
 
 
 def _new_folder(root: Path, recipe: str) -> Path:

@@ -4,7 +4,7 @@ from models.folding import folded_batchnorm
 from models.normalize import Normalize, Normalized
 from models.resnet import ResNet18, ResNet20, ResNet50
 from models.vgg import VGG16
-from models.weights import load_tensors, load_weights, read_weights
+from models.weights import load_tensors, load_weights, network_tensors, read_weights
 
 __all__ = [
     "VGG16",
@@ -16,5 +16,6 @@ __all__ = [
     "folded_batchnorm",
     "load_tensors",
     "load_weights",
+    "network_tensors",
     "read_weights",
 ]

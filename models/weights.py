@@ -82,6 +82,12 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+def network_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the state dict of a LightningModule the network's tensors; the module around it keeps what training needs."""
+    prefix = "network."
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into a network, whatever it is wrapped in, or refuse.
 

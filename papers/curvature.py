@@ -22,9 +22,8 @@ _QUANTILES = {"p10": 0.1, "median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "
 _ABOVE = (1, 10, 100)
 _BINS = 50
 _SMALLEST = 1e-8  # that is drawn on a logarithmic axis
-_UNSURE = (
-    0.1  # of a value: a larger residual says that the iteration has not ended there; of images: not worth a verdict
-)
+_UNSURE = 0.1  # of a value: a larger residual says that the iteration has not ended there
+_MOST_UNSURE = 0.1  # of images: where there are more, an eigenvalue has no verdict
 _EVERY = 5  # of a spectrum's eigenvalues, one in so many has a verdict of its own
 
 
@@ -107,7 +106,7 @@ class Curvature(Paired):
         pairs = list(self._pairs(found))
         for name, adversarial, original in pairs:
             unsure = [max(parts) for parts in zip(*map(_unsure, (found[name], found[ORIGINAL])), strict=True)]
-            where = [i for i in range(0, self.top, _EVERY) if unsure[i] <= _UNSURE]
+            where = [i for i in range(0, self.top, _EVERY) if unsure[i] <= _MOST_UNSURE]
             ordered = {f"eigenvalue {i + 1}": larger(adversarial[:, i], original[:, i]) for i in where}
             yield all_above(f"{name}: adversarial images have larger top eigenvalues, image by image", ordered)
         for name, adversarial, original in pairs:

@@ -13,9 +13,7 @@ from evaluation import Cost
 from papers.bench import Bench, Network, Source
 from papers.experiment import Experiment, Findings, Outcome, Value, Verdict, beside
 from papers.style import panels
-from papers.verdicts import difference, percent, together
-
-PAPERS_ATTACK = Adversary(CarliniWagner(steps=100, search_steps=5), StraightThrough(everywhere=True, at_image=True))
+from papers.verdicts import difference, inside, percent, together
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,10 @@ class CellClaim:
         if unknown := [cell for cell in (*chain(*self.pairs), *self.at_most, *self.at_least) if cell not in cells]:
             raise ValueError(f"a claim speaks of the unknown cell {unknown[0]}; cells: {', '.join(cells)}")
         found = [self._of_pair(pair, cells) for pair in self.pairs]
-        found += [_limited(cell, cells[cell], most=most) for cell, most in self.at_most.items()]
-        found += [_limited(cell, cells[cell], least=least) for cell, least in self.at_least.items()]
+        for cell in (*self.at_most, *self.at_least):
+            accuracy = percent(cells[cell])
+            limits = self.at_least.get(cell, 0.0), self.at_most.get(cell, 100.0)
+            found.append((inside(accuracy, *limits), f"{cell}: {accuracy} %"))
         return Verdict(self.text, together([outcome for outcome, _ in found]), "; ".join(told for _, told in found))
 
     def _of_pair(self, pair: tuple[str, str], cells: Mapping[str, np.ndarray]) -> tuple[Outcome, str]:
@@ -58,20 +58,7 @@ class CellClaim:
         if self.by_at_most is None:
             by = self.by / 100
             return "confirmed" if found.low > by else "refuted" if found.high < by else "undecided", told
-        most = self.by_at_most / 100
-        return "confirmed" if found.high <= most else "refuted" if found.low > most else "undecided", told
-
-
-def _limited(cell: str, values: np.ndarray, least: float = 0.0, most: float = 100.0) -> tuple[Outcome, str]:
-    accuracy = percent(values)
-    assert accuracy.low is not None
-    assert accuracy.high is not None
-    outcome: Outcome = "undecided"
-    if least <= accuracy.low and accuracy.high <= most:
-        outcome = "confirmed"
-    elif accuracy.high < least or accuracy.low > most:
-        outcome = "refuted"
-    return outcome, f"{cell}: {accuracy.value:.1f} [{accuracy.low:.1f}, {accuracy.high:.1f}] %"
+        return inside(found, most=self.by_at_most / 100), told
 
 
 @dataclass(frozen=True)
@@ -84,7 +71,7 @@ class Transfer(Experiment):
         data: the data set.
         n: images.
         channels: by the papers' names.
-        attack: on the network behind the attacker's channel; None: C&W with 5 x 100 steps, its gradient at the image.
+        attack: on the network behind the attacker's channel.
         draws: passes of a random defense per image.
     """
 
@@ -93,18 +80,15 @@ class Transfer(Experiment):
     data: str = "CIFAR10"
     n: int = 500
     channels: dict[str, Channel] = field(default_factory=dict)
-    attack: Attack | None = None
+    attack: Attack = Adversary(
+        CarliniWagner(steps=100, search_steps=5), StraightThrough(everywhere=True, at_image=True)
+    )
     draws: int = 20
-
-    @property
-    def _attack(self) -> Attack:
-        # No default of the field: jsonargparse would hand its settings on to another class that a file asks for.
-        return self.attack or PAPERS_ATTACK
 
     def cost(self, bench: Bench) -> Cost:
         """See `Experiment`."""
         network, source = bench.network(self.network), Source(self.data, self.n)
-        attacks = sum((bench.cost(network.behind([c]), self._attack, source) for c in self.channels.values()), Cost())
+        attacks = sum((bench.cost(network.behind([c]), self.attack, source) for c in self.channels.values()), Cost())
         judged = sum(
             (bench.cost(network.behind([c]), None, source, self.draws) for c in self.channels.values()), Cost()
         )
@@ -118,7 +102,7 @@ class Transfer(Experiment):
         for (row, column), share in shares.items():
             ours.setdefault(row, {})[column] = percent(share)
         caption = (
-            f"{self.title}. {self.network}, {self.data}, n = {self.n}; attack {self._attack}; {self.draws} draws of a "
+            f"{self.title}. {self.network}, {self.data}, n = {self.n}; attack {self.attack}; {self.draws} draws of a "
             "random defense per image; accuracy in %, 95 % bootstrap intervals over images."
         )
         verdicts = [claim.verdict(shares) for claim in self.claims]
@@ -130,7 +114,7 @@ class Transfer(Experiment):
             **{a: network.behind([c]) for a, c in self.channels.items()},
         }
         for (row, made_on), (column, channel) in product(attackers.items(), self.channels.items()):
-            attack = None if made_on is None else self._attack
+            attack = None if made_on is None else self.attack
             found = bench.judged(network.behind([channel]), source, self.draws, made_on, attack)
             yield (row, column), (found["answers"] == found["label"][:, None]).mean(axis=1)
             if column == list(self.channels)[-1]:

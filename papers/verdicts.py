@@ -81,11 +81,18 @@ def above(found: Difference) -> Outcome:
     return "confirmed" if found.low > 0 else "refuted" if found.high < 0 else "undecided"
 
 
+def inside(found: Difference | Interval | Value, least: float = -np.inf, most: float = np.inf) -> Outcome:
+    """Whether something lies between two limits, if its interval can tell."""
+    if found.low is None or found.high is None:
+        return "undecided"
+    if least <= found.low and found.high <= most:
+        return "confirmed"
+    return "refuted" if found.low > most or found.high < least else "undecided"
+
+
 def within(found: Difference | Interval, margin: float) -> Outcome:
     """Whether a difference is no larger than a margin on either side, if that can be told."""
-    if -margin <= found.low and found.high <= margin:
-        return "confirmed"
-    return "refuted" if found.low > margin or found.high < -margin else "undecided"
+    return inside(found, -margin, margin)
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:

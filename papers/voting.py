@@ -12,10 +12,10 @@ from defenses import PapersUniform
 from evaluation import Cost
 from papers.bench import Arrays, Bench, Network, Source
 from papers.clean import draw
-from papers.experiment import Experiment, Findings, Outcome, Value, Verdict, beside
+from papers.experiment import Experiment, Findings, Value, Verdict, beside
 from papers.families import CIFAR_RANGE
 from papers.style import COLORS, MARKERS, panels
-from papers.verdicts import all_above, all_within, percent
+from papers.verdicts import all_above, all_within, inside, percent, together
 from papers.votes import curve_of, vote_of
 
 _ENOUGH, _ENOUGH_MARGIN = 16, 0.02  # trials, and by how much more of them may help
@@ -173,10 +173,10 @@ class MultiTrialAttack(_Noisy):
         most = max(self.trials)
         many = {name: percent(curve[most]) for name, curve in curves.items() if "many" in name}
         claim = f"a vote of {most} falls to an attacker who votes as often, at most {100 * _BROKEN:g} % are left"
-        yield _below(claim, many, 100 * _BROKEN)
+        yield _inside(claim, many, most=100 * _BROKEN)
         single = {name: percent(curve[most]) for name, curve in curves.items() if "single" in name}
         claim = f"a single noisy pass keeps {100 * _SINGLE:g} % or more of the same images, at every level"
-        yield _over(claim, single, 100 * _SINGLE)
+        yield _inside(claim, single, least=100 * _SINGLE)
         pairs = {
             f"{level:g}": (curves[f"{level:g}, single noise"][most], curves[f"{level:g}, many trials"][most])
             for level in self.levels
@@ -189,15 +189,6 @@ class MultiTrialAttack(_Noisy):
         yield all_above(f"the attack is the stronger the more it votes: {most} against 1", pairs)
 
 
-def _below(claim: str, values: Mapping[str, Value], limit: float) -> Verdict:
-    sure = all(value.high is not None and value.high <= limit for value in values.values())
-    wrong = any(value.low is not None and value.low > limit for value in values.values())
-    outcome: Outcome = "confirmed" if sure else "refuted" if wrong else "undecided"
-    return Verdict(claim, outcome, "; ".join(f"{name}: {value} %" for name, value in values.items()))
-
-
-def _over(claim: str, values: Mapping[str, Value], limit: float) -> Verdict:
-    sure = all(value.low is not None and value.low >= limit for value in values.values())
-    wrong = any(value.high is not None and value.high < limit for value in values.values())
-    outcome: Outcome = "confirmed" if sure else "refuted" if wrong else "undecided"
+def _inside(claim: str, values: Mapping[str, Value], **limits: float) -> Verdict:
+    outcome = together([inside(value, **limits) for value in values.values()])
     return Verdict(claim, outcome, "; ".join(f"{name}: {value} %" for name, value in values.items()))
