@@ -7,8 +7,9 @@ from itertools import product
 from attacks import Adversary, Attack, CarliniWagner, StraightThrough
 from defenses import Channel
 from evaluation import Cost
-from papers.bench import Arrays, Bench, Source
+from papers.bench import Bench, Source
 from papers.experiment import Experiment, Findings, Outcome, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.passing import IDENTITY, Side
 from papers.verdicts import Numbers, all_above, mean_of, percent
 

@@ -1,25 +1,24 @@
-"""What experiments share: networks by name, images, and work that is done once, batch by batch, and kept."""
+"""What experiments share: networks by name, images, and work that is done once, batch by batch, and kept.
+
+Several processes with the same folder share it: none makes a batch that another is making.
+"""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attacks import Attack
 from defenses import Channel, Defended, Stream, drawing_from, is_random
 from evaluation import Cost, judge, per_image
-from evaluation.records import write_atomically
-
-Arrays = dict[str, NDArray[Any]]
+from papers import kept
+from papers.kept import Arrays
 
 
 class MissingNetwork(LookupError):
@@ -136,25 +135,50 @@ class Bench:
     def over(self, key: tuple[str, ...], source: Source, make: Callable[[Part], Arrays]) -> Arrays:
         """Something made of every batch and kept, put together along the first axis.
 
+        Batches that another process is making are left until all others are there.
+
         Args:
             key: all that it depends on but the images, the seed among it only if it is another than the bench's.
             source: the images.
             make: of a batch; draws come from a stream of this key and batch.
         """
-        found = [self.once(key, source, part, make) for part in self.parts(source)]
-        return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+        found, others = {}, []
+        for part in self.parts(source):
+            arrays = self._once(key, source, part, make, wait=False)
+            if arrays is None:
+                others.append(part)
+            else:
+                found[part.number] = arrays
+        for part in others:
+            found[part.number] = self.once(key, source, part, make)
+        ordered = [found[number] for number in sorted(found)]
+        return {name: np.concatenate([arrays[name] for arrays in ordered]) for name in ordered[0]}
 
     def once(self, key: tuple[str, ...], source: Source, part: Part, make: Callable[[Part], Arrays]) -> Arrays:
-        """The same of a single batch."""
+        """The same of a single batch; if another process is making it, this waits."""
+        arrays = self._once(key, source, part, make, wait=True)
+        assert arrays is not None
+        return arrays
+
+    def _once(
+        self, key: tuple[str, ...], source: Source, part: Part, make: Callable[[Part], Arrays], wait: bool
+    ) -> Arrays | None:
         whole = repr((*key, source.data, part.start, len(part.y), self.seed))
         file = self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:24]}.npz"
         if file.is_file():
-            self.found += 1
-            with np.load(file) as kept:
-                arrays = {name: kept[name] for name in kept.files if not name.startswith("_")}
-                # Files from before there were such notes have none.
-                self._note(json.loads(str(kept["_note"])) if "_note" in kept.files else {"code": "unknown"})
-            return arrays
+            return self._found(file)
+        with kept.claimed(file, wait) as ours:
+            if file.is_file():  # now
+                return self._found(file)
+            return self._made(file, key, part, make) if ours else None
+
+    def _found(self, file: Path) -> Arrays:
+        self.found += 1
+        arrays, note = kept.read(file)
+        self._note(note)
+        return arrays
+
+    def _made(self, file: Path, key: tuple[str, ...], part: Part, make: Callable[[Part], Arrays]) -> Arrays:
         self._under_way.append({})
         started, before = time.process_time(), self._spent
         with drawing_from(Stream.named(self.seed, *key, index=part.start)):
@@ -163,16 +187,13 @@ class Bench:
         own = time.process_time() - started - (self._spent - before)  # without what it rests on and made just now
         self._spent += own
         note = {"code": self._code, "work": {**beneath, file.stem: own}}
-        content = BytesIO()
-        np.savez(content, _note=np.array(json.dumps(note)), **arrays)  # type: ignore[arg-type]  # numpy's stub: a flag
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, content.getvalue())
+        kept.write(file, arrays, note)
         self.made += 1
         self._note(note)
         self.after_batch()
         return arrays
 
-    def _note(self, note: dict[str, Any]) -> None:
+    def _note(self, note: kept.Note) -> None:
         self.codes.add(note["code"])
         work = note.get("work", {})
         self.work |= work
@@ -181,13 +202,13 @@ class Bench:
 
     def attacked(self, network: Network, attack: Attack, source: Source, part: Part) -> Tensor:
         """A batch as an attack on a network leaves it, [B, C, H, W]; made once, whoever asks."""
-        kept = self.once(
+        made = self.once(
             ("attack", network.key, repr(attack)),
             source,
             part,
             lambda part: {"x_adv": attack(network.module, part.x, part.y).cpu().numpy()},
         )
-        x_adv = torch.from_numpy(kept["x_adv"]).to(self.device)
+        x_adv = torch.from_numpy(made["x_adv"]).to(self.device)
         return x_adv.contiguous(memory_format=torch.channels_last)
 
     def judged(

@@ -11,8 +11,9 @@ from torch import nn
 from analysis.deltas import channel_deltas
 from defenses import Channel
 from evaluation import Cost, judge
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.pairs import Paired, Pairs
 from papers.style import COLORS, panels
 from papers.verdicts import all_above, all_within, mean_of, percent

@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from analysis.curvature import exact_curvature, lanczos_curvature, power_curvature
 from analysis.derivatives import normalisation_scale
 from evaluation import Cost
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Table, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile, quantile_ratio
 from papers.style import COLORS, panels
 from papers.verdicts import Numbers, all_above, mean_of, percent

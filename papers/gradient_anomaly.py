@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from analysis.derivatives import normalisation_scale
 from analysis.gradients import gradient_norms
 from evaluation import Cost
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Outcome, Table, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile
 from papers.style import COLORS, panels
 from papers.verdicts import all_above, mean_of, percent

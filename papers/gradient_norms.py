@@ -15,9 +15,10 @@ from analysis.derivatives import normalisation_scale
 from analysis.gradients import norms_under_noise
 from defenses import PapersGauss
 from evaluation import Cost
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Value, Verdict, beside
 from papers.families import CIFAR_RANGE
+from papers.kept import Arrays
 from papers.pairs import ORIGINAL, Paired, Pairs, counts_of, larger, matched, numpy, quantile
 from papers.style import COLORS, MARKERS, legend_below, panels
 from papers.toward import shifted

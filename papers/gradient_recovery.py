@@ -11,9 +11,10 @@ from analysis.derivatives import normalisation_scale
 from analysis.gradients import gradient_norms
 from defenses import Channel, PapersGauss
 from evaluation import Cost, judge
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Outcome, Value, Verdict, beside
 from papers.families import CIFAR_RANGE
+from papers.kept import Arrays
 from papers.pairs import Paired, Pairs, larger, numpy, quantile
 from papers.style import COLORS, panels
 from papers.verdicts import LEVEL, all_above

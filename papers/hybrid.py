@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from defenses import Channel
 from evaluation import Cost
-from papers.bench import Arrays, Bench, MissingNetwork
+from papers.bench import Bench, MissingNetwork
 from papers.experiment import Experiment, Findings, Value, Verdict, beside
 from papers.families import channel
+from papers.kept import Arrays
 from papers.passing import IDENTITY, Side, passed
 from papers.verdicts import Difference, difference, percent, together
 

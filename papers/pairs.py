@@ -11,8 +11,9 @@ from torch import Tensor
 from attacks import Attack, CarliniWagner
 from evaluation import Cost, judge
 from evaluation.intervals import percentiles
-from papers.bench import Arrays, Bench, Network, Part, Source
+from papers.bench import Bench, Network, Part, Source
 from papers.experiment import Experiment, Value
+from papers.kept import Arrays
 from papers.verdicts import LEVEL, Numbers
 
 ORIGINAL = "original"

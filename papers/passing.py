@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from attacks import Attack
 from defenses import Channel
 from evaluation import Cost, judge
-from papers.bench import Arrays, Bench, Network, Part, Source
+from papers.bench import Bench, Network, Part, Source
 from papers.experiment import Experiment
 from papers.families import CIFAR_RANGE, channel
+from papers.kept import Arrays
 
 CLEAN, IDENTITY = "Clean", "Iden"
 _LARGE = 500  # images in a batch that nobody attacks, where they are small

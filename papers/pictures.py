@@ -11,8 +11,9 @@ from torch import Tensor
 from analysis.fourier import log_magnitude
 from defenses import Channel, Stream, drawing_from
 from evaluation import Cost
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Outcome, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.pairs import Paired, Pairs
 from papers.style import panels
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from analysis.windows import recovery_windows
 from defenses import PapersGauss
 from evaluation import Cost
-from papers.bench import Arrays, Bench
+from papers.bench import Bench
 from papers.experiment import Findings, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.pairs import Paired, Pairs, counts_of, larger, matched, quantile
 from papers.style import COLORS, MARKERS, legend_below, panels
 from papers.verdicts import Numbers, all_above, mean_of, percent

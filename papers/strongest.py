@@ -12,8 +12,9 @@ from attacks import Attack
 from defenses import has_shared_draws, is_random
 from evaluation import WORST_CASE, Comparison, Cost, Rows, Setting, compare, l2_curves, summary_of, worst_case
 from evaluation.batch import counted
-from papers.bench import Arrays, Bench, Source
+from papers.bench import Bench, Source
 from papers.experiment import Experiment, Findings, Outcome, Table, Value, Verdict
+from papers.kept import Arrays
 from papers.style import COLORS, MARKERS, panels
 
 _OUTCOMES: dict[str, Outcome] = {"A higher": "confirmed", "B higher": "refuted", "undecided": "undecided"}

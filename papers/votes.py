@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from papers.bench import Arrays
+from papers.kept import Arrays
 
 
 def vote_of(found: Arrays, votes: int) -> NDArray[np.float64]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from attacks import Adversary, Attack, CarliniWagner, StraightThrough
 from defenses import PapersUniform
 from evaluation import Cost
-from papers.bench import Arrays, Bench, Network, Source
+from papers.bench import Bench, Network, Source
 from papers.clean import draw
 from papers.experiment import Experiment, Findings, Value, Verdict, beside
 from papers.families import CIFAR_RANGE
+from papers.kept import Arrays
 from papers.style import COLORS, MARKERS, panels
 from papers.verdicts import all_above, all_within, inside, percent, together
 from papers.votes import curve_of, vote_of

@@ -1,5 +1,6 @@
 """Work is kept batch by batch, with what it cost and what it rests on."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from defenses import PapersGauss
 from papers import smoke
-from papers.bench import Arrays, Bench, Part, Source
+from papers.bench import Bench, Part, Source
+from papers.kept import Arrays
 
 SOURCE = Source("CIFAR10", 4, size=2)
 
@@ -79,3 +81,50 @@ def test_draws_depend_on_the_key_and_the_batch_only(tmp_path: Path) -> None:
     reversed_order = [other.once(("draw",), SOURCE, part, draw)["drawn"] for part in reversed(parts)]
     np.testing.assert_array_equal(one, np.concatenate(reversed_order[::-1]))
     assert len(set(one)) == 4
+
+
+def test_processes_share_the_batches(tmp_path: Path) -> None:
+    """Two at a time, here threads: each batch is made by one of them, and both have all."""
+    source = Source("CIFAR10", 12, size=2)
+    both_busy = threading.Barrier(2, timeout=20)
+    made: list[int] = []
+    found: dict[int, tuple[Bench, Arrays]] = {}
+
+    def work(number: int) -> None:
+        mine: list[int] = []
+
+        def make(part: Part) -> Arrays:
+            if not mine:
+                both_busy.wait()
+            mine.append(part.start)
+            made.append(part.start)
+            return {"images": part.x.mean((1, 2, 3)).numpy()}
+
+        on = bench(tmp_path)
+        found[number] = on, on.over(("shared",), source, make)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(made) == [0, 2, 4, 6, 8, 10]
+    (one, mine), (other, theirs) = found[0], found[1]
+    np.testing.assert_array_equal(mine["images"], theirs["images"])
+    np.testing.assert_array_equal(
+        mine["images"], np.concatenate([part.x.mean((1, 2, 3)).numpy() for part in one.parts(source)])
+    )
+    assert one.made + other.made == 6
+    assert one.found + other.found == 6
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_batch_whose_maker_failed_is_made_by_who_comes_next(tmp_path: Path) -> None:
+    def fails(part: Part) -> Arrays:
+        raise KeyboardInterrupt
+
+    part = next(bench(tmp_path).parts(SOURCE))
+    with pytest.raises(KeyboardInterrupt):
+        bench(tmp_path).once(("key",), SOURCE, part, fails)
+    arrays = bench(tmp_path).once(("key",), SOURCE, part, lambda part: {"labels": part.y.numpy()})
+    assert arrays["labels"].tolist() == [0, 1]
