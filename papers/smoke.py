@@ -30,6 +30,7 @@ _AT_MOST = {
     "bisections": 2,
     "searches": 1,
     "n": 4,
+    "n_nearest": 3,
     "tune": 4,
     "tune_from": 32,
     "judged": 4,

@@ -33,6 +33,7 @@ class Strongest(Experiment):
         networks: name in the figure -> name of the network, from the highest to the lowest of the papers' ranking.
         data: the data set.
         n: images, the first of the test split.
+        n_nearest: images under `nearest`, which are slow, the first of those n; None: all.
         draws: passes of a random network per image, an even number.
         bounded: attacks in one ball, by name; they make up the worst case.
         nearest: attacks that look for the smallest L2, by name.
@@ -42,6 +43,7 @@ class Strongest(Experiment):
     networks: dict[str, str] = field(default_factory=dict)
     data: str = "CIFAR10"
     n: int = 200
+    n_nearest: int | None = None
     draws: int = 40
     bounded: dict[str, Attack] = field(default_factory=dict)
     nearest: dict[str, Attack] = field(default_factory=dict)
@@ -49,13 +51,14 @@ class Strongest(Experiment):
 
     def cost(self, bench: Bench) -> Cost:
         """See `Experiment`."""
-        source = Source(self.data, self.n)
-        attacks = [None, *self.bounded.values(), *self.nearest.values()]
+        inside, nearby = self._sources()
+        jobs = [(None, inside), *((attack, inside) for attack in self.bounded.values())]
+        jobs += [(attack, nearby) for attack in self.nearest.values()]
         return sum(
             (
                 bench.cost(bench.network(name), attack, source, self.draws)
                 for name in self.networks.values()
-                for attack in attacks
+                for attack, source in jobs
             ),
             Cost(),
         )
@@ -63,8 +66,9 @@ class Strongest(Experiment):
     def run(self, bench: Bench) -> Findings:
         """See `Experiment`."""
         settings = {name: self._setting(bench, file) for name, file in self.networks.items()}
-        inside = {name: self._rows(bench, file, self.bounded) for name, file in self.networks.items()}
-        nearby = {name: self._rows(bench, file, self.nearest) for name, file in self.networks.items()}
+        all_images, some = self._sources()
+        inside = {name: self._rows(bench, file, self.bounded, all_images) for name, file in self.networks.items()}
+        nearby = {name: self._rows(bench, file, self.nearest, some) for name, file in self.networks.items()}
         caption = self._caption()
         compared = {
             (a, b): compare(inside[a], inside[b], settings[a], settings[b]) for a, b in combinations(self.networks, 2)
@@ -80,9 +84,13 @@ class Strongest(Experiment):
         module = bench.network(name).module
         return Setting(is_random(module), has_shared_draws(module))
 
-    def _rows(self, bench: Bench, name: str, attacks: Mapping[str, Attack]) -> dict[str, Rows]:
-        network, source = bench.network(name), Source(self.data, self.n)
-        found = {}
+    def _sources(self) -> tuple[Source, Source]:
+        """The images of the attacks in a ball, and of those that look for the smallest L2."""
+        some = self.n if self.n_nearest is None else min(self.n, self.n_nearest)
+        return Source(self.data, self.n), Source(self.data, some)
+
+    def _rows(self, bench: Bench, name: str, attacks: Mapping[str, Attack], source: Source) -> dict[str, Rows]:
+        network, found = bench.network(name), {}
         for title, attack in {_CLEAN: None, **attacks}.items():
             found[title] = rows_from(title, bench.judged(network, source, self.draws, attack=attack), source)
             bench.say(f"{name}: {title}: done")
@@ -90,8 +98,10 @@ class Strongest(Experiment):
 
     def _caption(self) -> str:
         attacks = "; ".join(f"{name}: {attack}" for name, attack in {**self.bounded, **self.nearest}.items())
+        some = self._sources()[1].n
+        n = f"n = {self.n}" + (f" (the first {some} for the smallest L2)" if self.nearest and some < self.n else "")
         return (
-            f"{self.title}. {self.data}, n = {self.n}, {self.draws} fresh draws of a random network per image; "
+            f"{self.title}. {self.data}, {n}, {self.draws} fresh draws of a random network per image; "
             "accuracy of a single draw in %, 95 % intervals (Wilson; bootstrap over images, and over passes where a "
             f"batch shares them). {attacks}. Worst case: attack chosen per image on half of the draws, scored on the "
             "other half."

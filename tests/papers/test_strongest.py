@@ -38,7 +38,7 @@ def test_an_image_beyond_the_radius_stays_as_it_was() -> None:
 def test_each_neighbour_of_the_ranking_has_a_verdict(tmp_path: Path) -> None:
     bench = Bench(tmp_path, smoke.network, smoke.split, say=lambda text: None)
     networks = {"one": "plain", "two": "robustnet", "three": "pni"}
-    settings = {"n": 6, "draws": 4, "networks": networks}
+    settings = {"n": 6, "n_nearest": 4, "draws": 4, "networks": networks}
     experiment = Strongest(
         "a test", **settings, bounded={"pgd": PGD(steps=1)}, nearest={"cw": FixedCarliniWagner(c=9.0, steps=1)}
     )  # type: ignore[arg-type]
@@ -52,3 +52,5 @@ def test_each_neighbour_of_the_ranking_has_a_verdict(tmp_path: Path) -> None:
     assert list(accuracy.header) == ["network", "clean", "pgd", "worst case"]
     assert len(differences.rows) == 3 * 3  # pairs, and for each: clean, pgd, worst case
     assert len(distances.rows) == 3
+    assert "n = 6 (the first 4 for the smallest L2)" in distances.caption
+    assert {len(np.load(file)["label"]) for file in tmp_path.glob("*.npz") if "answers" in np.load(file)} == {4, 6}
