@@ -18,13 +18,18 @@ def overview(folder: Path, names: Iterable[str]) -> str:
     Args:
         folder: holds NAME/SCALE/result.json.
         names: of the experiments, each at the largest scale that is there; those that were not run are listed, too.
+
+    CPU minutes are those of all work that an experiment rests on, also where another one had made it.
     """
-    rows = ["| name | what | scale | made | verdicts | figures and tables |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| name | what | scale | made | CPU minutes | verdicts | figures and tables |",
+        "|---|---|---|---|---|---|---|",
+    ]
     told = []
     for name in names:
         place = _largest(folder / name)
         if place is None:
-            rows.append(f"| `{name}` | | not run | | | |")
+            rows.append(f"| `{name}` | | not run | | | | |")
             continue
         result = json.loads((place / "result.json").read_text())
         rows.append(_row(name, place.relative_to(folder), result))
@@ -42,8 +47,16 @@ def _row(name: str, place: Path, result: dict[str, Any]) -> str:
     verdicts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
     figures = [f"[{stem}]({place}/{stem}.svg)" for stem in result.get("figures", [])]
     tables = [f"[{stem}.csv]({place}/{stem}.csv)" for stem in result["tables"]]
-    cells = (f"`{name}`", result["title"], place.name, result["date"], verdicts or "-", ", ".join([*figures, *tables]))
+    links = ", ".join([*figures, *tables])
+    cells = (f"`{name}`", result["title"], place.name, result["date"], _minutes(result), verdicts or "-", links)
     return f"| {' | '.join(cells)} |"
+
+
+def _minutes(result: dict[str, Any]) -> str:
+    """Of work from before there were notes nobody knows how long it took."""
+    if "unknown" in result.get("code_of_work", ["unknown"]):
+        return "-"
+    return f"{result['cpu_seconds_of_all_work'] / 60:.1f}"
 
 
 def _told(name: str, verdicts: Sequence[dict[str, str]]) -> list[str]:

@@ -38,7 +38,7 @@ def test_what_is_kept_is_not_made_again(evaluate: Evaluate, tmp_path: Path) -> N
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "smoke").iterdir()}
     page = (tmp_path / "overview.md").read_text()
     (row,) = [line for line in page.splitlines() if line.startswith("| `iclr-table1`")]
-    assert f"| smoke | {result['date']} |" in row
+    assert f"| smoke | {result['date']} | {result['cpu_seconds_of_all_work'] / 60:.1f} |" in row
     assert all(f"(iclr-table1/smoke/{table}.csv)" in row for table in result["tables"])
     assert page.count("| not run |") == len(experiments()) - 1
     assert all(f"- **{verdict['outcome']}**: {verdict['claim']} (" in page for verdict in result["verdicts"])
