@@ -85,6 +85,8 @@ def main(words: list[str]) -> None:
             that do not need it are run first.
     """
     taken = (invocation := resolve(words, take=PLACES)).taken
+    if invocation.recipe:
+        raise UsageError(f"paper takes no --model: the experiments name their networks; usage: {USAGE}")
     if options := [word for word in invocation.options if word.startswith("-")]:
         raise UsageError(f"paper takes no {options[0]}; usage: {USAGE}")
     known = experiments()
@@ -210,7 +212,7 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
         "command": f"python evaluate.py paper {shlex.join(words)}",
         "cost": dataclasses.asdict(cost),
         "seconds": round(seconds, 1),
-        "cpu_seconds_of_all_work": round(sum(bench.work.values()), 1),
+        "cpu_seconds_of_all_work": None if "unknown" in bench.codes else round(sum(bench.work.values()), 1),
         "seed": bench.seed,
         "date": date.today().isoformat(),
         "code": code_version(),

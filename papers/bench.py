@@ -25,6 +25,10 @@ class MissingNetwork(LookupError):
     """A network that an experiment names has not been trained yet; the message says how it would be."""
 
 
+class _Busy(Exception):
+    """Another process is making the batch."""
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A network and what tells it from all others.
@@ -113,6 +117,7 @@ class Bench:
         self.after_batch: Callable[[], None] = lambda: None
         self._code = code
         self._spent = 0.0  # CPU seconds on batches in this process
+        self._waits = True  # for batches that another process is making
         self._under_way: list[dict[str, float]] = []  # for each batch that is being made, what it has rested on so far
 
     def network(self, name: str) -> Network:
@@ -142,13 +147,13 @@ class Bench:
             source: the images.
             make: of a batch; draws come from a stream of this key and batch.
         """
-        found, others = {}, []
+        found: dict[int, Arrays] = {}
+        others = []
         for part in self.parts(source):
-            arrays = self._once(key, source, part, make, wait=False)
-            if arrays is None:
+            try:
+                found[part.number] = self._once(key, source, part, make, wait=False)
+            except _Busy:
                 others.append(part)
-            else:
-                found[part.number] = arrays
         for part in others:
             found[part.number] = self.once(key, source, part, make)
         ordered = [found[number] for number in sorted(found)]
@@ -156,21 +161,26 @@ class Bench:
 
     def once(self, key: tuple[str, ...], source: Source, part: Part, make: Callable[[Part], Arrays]) -> Arrays:
         """The same of a single batch; if another process is making it, this waits."""
-        arrays = self._once(key, source, part, make, wait=True)
-        assert arrays is not None
-        return arrays
+        return self._once(key, source, part, make, wait=self._waits)
 
     def _once(
         self, key: tuple[str, ...], source: Source, part: Part, make: Callable[[Part], Arrays], wait: bool
-    ) -> Arrays | None:
+    ) -> Arrays:
+        """See `once`.
+
+        Raises:
+            _Busy: another process is making it, or what it rests on, and this shall not wait.
+        """
         whole = repr((*key, source.data, part.start, len(part.y), self.seed))
         file = self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:24]}.npz"
         if file.is_file():
             return self._found(file)
-        with kept.claimed(file, wait) as ours:
+        with kept.claimed(file, wait, self.say) as ours:
             if file.is_file():  # now
                 return self._found(file)
-            return self._made(file, key, part, make) if ours else None
+            if not ours:
+                raise _Busy
+            return self._made(file, key, part, make, wait)
 
     def _found(self, file: Path) -> Arrays:
         self.found += 1
@@ -178,12 +188,16 @@ class Bench:
         self._note(note)
         return arrays
 
-    def _made(self, file: Path, key: tuple[str, ...], part: Part, make: Callable[[Part], Arrays]) -> Arrays:
+    def _made(self, file: Path, key: tuple[str, ...], part: Part, make: Callable[[Part], Arrays], wait: bool) -> Arrays:
+        started, before, waited = time.process_time(), self._spent, self._waits
         self._under_way.append({})
-        started, before = time.process_time(), self._spent
-        with drawing_from(Stream.named(self.seed, *key, index=part.start)):
-            arrays = make(part)
-        beneath = self._under_way.pop()
+        self._waits = wait
+        try:
+            with drawing_from(Stream.named(self.seed, *key, index=part.start)):
+                arrays = make(part)
+        finally:
+            self._waits = waited
+            beneath = self._under_way.pop()
         own = time.process_time() - started - (self._spent - before)  # without what it rests on and made just now
         self._spent += own
         note = {"code": self._code, "work": {**beneath, file.stem: own}}

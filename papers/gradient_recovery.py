@@ -17,7 +17,7 @@ from papers.families import CIFAR_RANGE
 from papers.kept import Arrays
 from papers.pairs import Paired, Pairs, larger, numpy, quantile
 from papers.style import COLORS, panels
-from papers.verdicts import LEVEL, all_above
+from papers.verdicts import FEWEST, LEVEL, all_above, together
 
 _QUANTITIES = {  # image, class -> column of "norms"
     "original image, original class": 0,
@@ -99,19 +99,21 @@ def smaller(claim: str, groups: Mapping[str, tuple[np.ndarray, np.ndarray]], see
     """Whether numbers of one group tend to be smaller than those of another, of other images.
 
     By the chance that a member of the first is smaller than one of the second (Mann and Whitney's statistic, ties count
-    half), with a bootstrap interval over the images of both.
+    half), with a bootstrap interval over the images of both; undecided where a group has fewer than 6, of which a
+    bootstrap knows too little.
     """
-    generator, reasons, outcomes = np.random.default_rng(seed), [], []
+    generator, reasons = np.random.default_rng(seed), []
+    outcomes: list[Outcome] = []
     for name, (a, b) in groups.items():
         wins = (a[:, None] < b) + 0.5 * (a[:, None] == b)
         # How often each image was drawn, instead of the images themselves.
         times = [generator.multinomial(len(g), np.full(len(g), 1 / len(g)), _RESAMPLES) for g in (a, b)]
         draws = ((times[0] @ wins) * times[1]).sum(axis=1) / wins.size
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        outcomes.append("confirmed" if low > 0.5 else "refuted" if high < 0.5 else "undecided")
+        few = min(len(a), len(b)) < FEWEST
+        outcomes.append("undecided" if few or low <= 0.5 <= high else "confirmed" if low > 0.5 else "refuted")
         reasons.append(f"{name}: {100 * wins.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}] of pairs")
-    outcome: Outcome = "refuted" if "refuted" in outcomes else "undecided" if "undecided" in outcomes else "confirmed"
-    return Verdict(claim, outcome, "; ".join(reasons))
+    return Verdict(claim, together(outcomes), "; ".join(reasons))
 
 
 def _figure(found: Mapping[str, Arrays]) -> Figure:

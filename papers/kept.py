@@ -1,7 +1,7 @@
 """Work that is kept in files: read, written, and claimed so that several processes can share it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -34,12 +34,13 @@ def write(file: Path, arrays: Arrays, note: Note) -> None:
 
 
 @contextmanager
-def claimed(file: Path, wait: bool) -> Iterator[bool]:
+def claimed(file: Path, wait: bool, say: Callable[[str], None]) -> Iterator[bool]:
     """The right to make a file, which no two processes have at a time; it ends with the process, however that ends.
 
     Args:
         file: need not be there.
         wait: until whoever makes it now has ended.
+        say: told so first.
 
     Yields:
         Whether the file is ours to make.
@@ -47,10 +48,13 @@ def claimed(file: Path, wait: bool) -> Iterator[bool]:
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file.with_suffix(".lock"))
     try:
-        lock.acquire(blocking=wait)
+        lock.acquire(blocking=False)
     except Timeout:
-        yield False
-        return
+        if not wait:
+            yield False
+            return
+        say("another process is making the next batch: waiting for it")
+        lock.acquire()
     try:
         yield True
     finally:

@@ -54,9 +54,8 @@ def _row(name: str, place: Path, result: dict[str, Any]) -> str:
 
 def _minutes(result: dict[str, Any]) -> str:
     """Of work from before there were notes nobody knows how long it took."""
-    if "unknown" in result.get("code_of_work", ["unknown"]):
-        return "-"
-    return f"{result['cpu_seconds_of_all_work'] / 60:.1f}"
+    seconds = result.get("cpu_seconds_of_all_work")
+    return "-" if seconds is None or "unknown" in result["code_of_work"] else f"{seconds / 60:.1f}"
 
 
 def _told(name: str, verdicts: Sequence[dict[str, str]]) -> list[str]:

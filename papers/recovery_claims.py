@@ -62,19 +62,27 @@ def same_distortion(found: Sequence[Recovered]) -> list[Verdict]:
         )
         told = ", ".join(f"{family} {of.at_best(family).l2.mean():.2f}" for family in of.choices)
         claim = f"{_name(of)}: the best channels distort alike, none more than {SAME_DISTORTION:g} times another"
-        reason = f"L2 at the chosen parameters: {told}; largest / smallest {ratio:.3g} [{low:.3g}, {high:.3g}]"
+        reason = (
+            f"L2 at the chosen parameters: {told}; largest / smallest {ratio:.3g}, {low:.3g} to {high:.3g} "
+            "with parameters that cannot be told from them"
+        )
         verdicts.append(Verdict(claim, outcome, reason))
     return verdicts
 
 
 def peak(found: Sequence[Recovered]) -> list[Verdict]:
-    """Too little distortion recovers nothing, too much destroys the image."""
+    """Too little distortion recovers nothing, too much destroys the image.
+
+    Where an end of the range was chosen, its neighbour should have been better.
+    """
     verdicts = []
     for of in found:
         pairs = {}
-        for family in of.choices:
-            for name, place in (("mildest", 0), ("strongest", -1)):
-                pairs[f"{family}, over the {name}"] = (of.at_best(family).right, of.curves[family][place].right)
+        for family, choice in of.choices.items():
+            points, last = of.curves[family], len(of.curves[family]) - 1
+            for name, end, neighbour in (("mildest", 0, min(1, last)), ("strongest", last, max(0, last - 1))):
+                other = neighbour if choice.place == end else choice.place
+                pairs[f"{family}, over the {name}"] = (points[other].right, points[end].right)
         claim = f"{_name(of)}: accuracy rises and falls with a channel's distortion, the best lies in between"
         verdicts.append(all_above(claim, pairs))
     return verdicts
@@ -121,7 +129,7 @@ def smaller_on(found: Sequence[Recovered]) -> list[Verdict]:
         outcomes.append(above(Difference(0.0, there.low - here.high, there.high - here.low)))
         told.append(f"{family}: {here.low:g} to {here.high:g} against {there.low:g} to {there.high:g}")
     claim = f"{sides[0]} wants milder channels than {sides[1]}"
-    return [Verdict(claim, together(outcomes), f"95 % intervals of the choice: {'; '.join(told)}")]
+    return [Verdict(claim, together(outcomes), f"parameters that cannot be told from the best: {'; '.join(told)}")]
 
 
 RULES: dict[str, Callable[[Sequence[Recovered]], list[Verdict]]] = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -121,10 +121,10 @@ class Strongest(Experiment):
         return Table("distances", [*header, *(f"accuracy % at L2 {radius:g}" for radius in self.radii)], rows, caption)
 
     def _verdicts(self, compared: Mapping[tuple[str, str], list[Comparison]]) -> list[Verdict]:
-        """Whether each neighbours' order in the papers' ranking remains in the worst case."""
+        """Whether the order of any two in the papers' ranking remains in the worst case."""
         verdicts = []
-        for a, b in pairwise(self.networks):
-            found = compared[a, b][-1]
+        for (a, b), parts in compared.items():
+            found = parts[-1]
             points = f"{100 * found.difference:+.1f} points {_ends(found)}"
             text = f"{a} keeps more than {b} under the strongest attacks ({found.adversary})"
             verdicts.append(Verdict(text, _OUTCOMES[found.verdict], f"{points}, paired over {found.n} images"))

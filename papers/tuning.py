@@ -1,17 +1,16 @@
-"""Which parameter of a channel is best, and how sure that choice is."""
+"""Which parameter of a channel is best, and which others may be."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation import Interval
-from evaluation.intervals import percentiles
 from papers.passing import Curves, Point
-from papers.verdicts import LEVEL
+from papers.verdicts import FEWEST, LEVEL
 
-RESAMPLES = 1000
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +19,12 @@ class Tuned:
 
     Attributes:
         place: of the chosen one.
-        places: what would have been chosen on resampled images, [resamples].
+        candidates: places of all that cannot be told from it, its own among them.
         parameters: all of them.
     """
 
     place: int
-    places: NDArray[np.int64]
+    candidates: Sequence[int]
     parameters: Sequence[float]
 
     @property
@@ -34,25 +33,33 @@ class Tuned:
         return self.parameters[self.place]
 
     def interval(self) -> Interval:
-        """The middle 95 % of what resampled images would have chosen."""
-        return percentiles(np.asarray(self.parameters, np.float64)[self.places], LEVEL)
+        """The smallest and the largest of the candidates."""
+        values = [self.parameters[place] for place in self.candidates]
+        return Interval(min(values), max(values))
 
 
 def best(points: Sequence[Sequence[Point]], seed: int = 0) -> Tuned:
     """The parameter of largest mean accuracy; of several, the first.
 
+    Another one is no candidate where the paired 95 % interval of what it recovers less (bootstrap over images) lies
+    below 0. Where fewer than 6 images are answered differently, nothing can be told.
+
     Args:
         points: for each attack that it is to suit, the points of the same parameters on tuning images.
         seed: of the resampling of images.
     """
-    rng = np.random.default_rng(seed)
-    whole, resampled = np.zeros(len(points[0])), np.zeros((RESAMPLES, len(points[0])))
-    for of_attack in points:
-        right = np.stack([point.right for point in of_attack], 1)  # [n, parameters]
-        whole += right.mean(0)
-        resampled += rng.multinomial(len(right), np.full(len(right), 1 / len(right)), RESAMPLES) @ right / len(right)
+    rights = [np.stack([point.right for point in of_attack], 1) for of_attack in points]  # each [n, parameters]
     # Sums differ in their last digits with the order of images; equal accuracies must stay equal.
-    return Tuned(int(whole.round(9).argmax()), resampled.round(9).argmax(1), [point.parameter for point in points[0]])
+    place = int(sum(right.mean(0) for right in rights).round(9).argmax())
+    more = [(right - right[:, [place]]).round(9) for right in rights]
+    rng = np.random.default_rng(seed)
+    resampled = sum(
+        rng.multinomial(len(each), np.full(len(each), 1 / len(each)), _RESAMPLES) @ each / len(each) for each in more
+    )
+    differ = sum(np.count_nonzero(each, axis=0) for each in more)
+    high = np.quantile(resampled, (1 + LEVEL) / 2, axis=0)
+    (candidates,) = np.nonzero((high >= 0) | (differ < FEWEST))
+    return Tuned(place, candidates.tolist(), [point.parameter for point in points[0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,27 +81,27 @@ class Recovered:
         """What the chosen parameter does to the reported images."""
         return self.curves[family][self.choices[family].place]
 
-    def distortions(self, family: str) -> NDArray[np.float64]:
-        """Mean L2 behind what resampled tuning images would have chosen, [resamples]."""
-        means = np.array([point.l2.mean() for point in self.curves[family]])
-        resampled: NDArray[np.float64] = means[self.choices[family].places]
-        return resampled
+    def distortions(self, family: str) -> Interval:
+        """The smallest and the largest mean L2 behind one of the candidates."""
+        means = [float(self.curves[family][place].l2.mean()) for place in self.choices[family].candidates]
+        return Interval(min(means), max(means))
 
 
 def spread(of: Recovered) -> tuple[float, Interval]:
-    """Largest over smallest distortion of the families at their chosen parameters, with its 95 % interval."""
-    chosen = np.array([of.at_best(family).l2.mean() for family in of.choices])
-    resampled = np.stack([of.distortions(family) for family in of.choices])
-    return float(_ratio(chosen[:, None])[0]), percentiles(_ratio(resampled), LEVEL)
+    """Largest over smallest distortion of the families: at the chosen parameters, and at any of the candidates.
+
+    At least as far apart lie the two families that have least in common, at most those that can differ most. Infinity
+    where one channel leaves the image as it is and another does not.
+    """
+    chosen = [float(of.at_best(family).l2.mean()) for family in of.choices]
+    ranges = [of.distortions(family) for family in of.choices]
+    pairs = list(permutations(ranges, 2))
+    least = max([1.0, *(_ratio(one.low, other.high) for one, other in pairs)])
+    most = max([1.0, *(_ratio(one.high, other.low) for one, other in pairs)])
+    return _ratio(max(chosen), min(chosen)), Interval(least, most)
 
 
-_HUGE = 1e9  # stands for infinity, which percentiles cannot interpolate
-
-
-def _ratio(distortions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Largest over smallest along the first axis; `_HUGE` where one leaves the image as it is and another does not."""
-    least, most = distortions.min(0), distortions.max(0)
-    ratio = np.full_like(most, _HUGE)
-    np.divide(most, least, out=ratio, where=least * _HUGE > most)
-    ratio[most == 0] = 1.0
-    return ratio
+def _ratio(most: float, least: float) -> float:
+    if least == 0:
+        return 1.0 if most == 0 else float("inf")
+    return most / least

@@ -11,7 +11,7 @@ from evaluation.intervals import percentiles, resampled_means
 from papers.experiment import Outcome, Value, Verdict
 
 LEVEL = 0.95
-_FEWEST = 6  # images that differ: 2^(1 - 6) < 0.05, the smallest p-value of a sign test
+FEWEST = 6  # images that differ: 2^(1 - 6) < 0.05, the smallest p-value of a sign test
 Numbers = NDArray[np.float64]
 
 
@@ -60,7 +60,7 @@ def widened(found: Interval, each: Numbers) -> Interval:
         found: the interval.
         each: difference of each image, in [-1, 1], [n].
     """
-    if np.count_nonzero(each) < _FEWEST or each.min() == each.max():
+    if np.count_nonzero(each) < FEWEST or each.min() == each.max():
         more, less = (wilson(int(sign.sum()), len(each)) for sign in (each > 0, each < 0))
         found = Interval(min(found.low, more.low - less.high), max(found.high, more.high - less.low))
     return holding_zero(found, each)
@@ -71,7 +71,7 @@ def holding_zero(found: Interval, each: Numbers) -> Interval:
 
     Fewer than 6 images that differ, all in one direction, are not significant.
     """
-    if np.count_nonzero(each) >= _FEWEST:
+    if np.count_nonzero(each) >= FEWEST:
         return found
     return Interval(min(found.low, 0.0), max(found.high, 0.0))
 

@@ -57,6 +57,7 @@ def test_what_is_kept_is_not_made_again(evaluate: Evaluate, tmp_path: Path) -> N
         (("iclr-table1", "--scale", "huge"), "--scale takes smoke, laptop, paper for iclr-table1, got 'huge'"),
         (("iclr-table1", "--scale", "laptop"), "--weights is missing: a scale above smoke needs published networks"),
         (("iclr-table1", "--n", "5"), "paper takes no --n"),
+        (("iclr-table1", "--model", "robustnet"), "paper takes no --model: the experiments name their networks"),
     ],
 )
 def test_mistakes_end_in_one_line(words: tuple[str, ...], message: str, evaluate: Evaluate) -> None:

@@ -79,7 +79,7 @@ def test_a_window_is_counted_in_decades_between_levels_that_recover() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "outcome"),
     [(range(30), range(100, 140), "confirmed"), (range(100, 140), range(30), "refuted"),
-     (range(0, 60, 2), range(1, 61, 2), "undecided")],
+     (range(0, 60, 2), range(1, 61, 2), "undecided"), (range(30), range(100, 105), "undecided")],
 )  # fmt: skip
 def test_groups_of_other_images_are_compared_by_the_chance_to_be_smaller(a: range, b: range, outcome: str) -> None:
     found = smaller("claim", {"q": (np.array(a, float), np.array(b, float))})

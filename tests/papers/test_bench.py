@@ -119,6 +119,40 @@ def test_processes_share_the_batches(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.lock"))
 
 
+def test_a_batch_that_rests_on_a_busy_one_is_left_for_later(tmp_path: Path) -> None:
+    """Another process makes what the first batch rests on; meanwhile the second is made, then the first."""
+    other, on, said = bench(tmp_path), bench(tmp_path), list[str]()
+    on.say = said.append
+    order: list[int] = []
+    go, held = threading.Event(), threading.Event()
+
+    def slow(part: Part) -> Arrays:
+        held.set()
+        assert go.wait(20)
+        return {"images": part.x.mean((1, 2, 3)).numpy()}
+
+    def quick(part: Part) -> Arrays:
+        return {"images": part.x.mean((1, 2, 3)).numpy()}
+
+    def make(part: Part) -> Arrays:
+        found = on.once(("inner",), SOURCE, part, quick)
+        order.append(part.start)
+        if part.start == 2:
+            go.set()
+        return found
+
+    first = next(other.parts(SOURCE))
+    thread = threading.Thread(target=other.once, args=(("inner",), SOURCE, first, slow))
+    thread.start()
+    assert held.wait(20)
+    found = on.over(("outer",), SOURCE, make)
+    thread.join(20)
+    assert order == [2, 0]
+    assert (other.made, on.made, on.found) == (1, 3, 1)
+    np.testing.assert_array_equal(found["images"], on.over(("outer",), SOURCE, make)["images"])
+    assert set(said) <= {"another process is making the next batch: waiting for it"}
+
+
 def test_a_batch_whose_maker_failed_is_made_by_who_comes_next(tmp_path: Path) -> None:
     def fails(part: Part) -> Arrays:
         raise KeyboardInterrupt
