@@ -215,7 +215,7 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
         "cpu_seconds_of_all_work": None if "unknown" in bench.codes else round(sum(bench.work.values()), 1),
         "seed": bench.seed,
         "date": date.today().isoformat(),
-        "code": code_version(),
+        "code": bench.code,  # as this process began; the folder may hold another version by now
         "code_of_work": sorted(bench.codes),  # some of it may be older
         "device": str(bench.device),
         "machine": platform.machine(),

@@ -94,7 +94,7 @@ class Bench:
     Attributes:
         made, found: batches of work that were done, and that were there from before.
         work: CPU seconds of each batch that was made or found, and of those that it rests on, by the names of files.
-        codes: versions of the code that they were made with.
+        codes: versions of the code that they were made with; `code`: that of this process.
         after_batch: called whenever one was done.
     """
 
@@ -115,7 +115,7 @@ class Bench:
         self.work: dict[str, float] = {}
         self.codes: set[str] = set()
         self.after_batch: Callable[[], None] = lambda: None
-        self._code = code
+        self.code = code
         self._spent = 0.0  # CPU seconds on batches in this process
         self._waits = True  # for batches that another process is making
         self._under_way: list[dict[str, float]] = []  # for each batch that is being made, what it has rested on so far
@@ -200,7 +200,7 @@ class Bench:
             beneath = self._under_way.pop()
         own = time.process_time() - started - (self._spent - before)  # without what it rests on and made just now
         self._spent += own
-        note = {"code": self._code, "work": {**beneath, file.stem: own}}
+        note = {"code": self.code, "work": {**beneath, file.stem: own}}
         kept.write(file, arrays, note)
         self.made += 1
         self._note(note)
