@@ -12,8 +12,12 @@ from defenses import Channel
 from evaluation import Cost
 from papers.bench import Bench, Network, Source
 from papers.experiment import Experiment, Findings, Outcome, Value, Verdict, beside
+from papers.kept import Arrays
 from papers.style import panels
-from papers.verdicts import difference, inside, percent, together
+from papers.verdicts import Numbers, difference, inside, mean_of, percent, together
+
+_NOBODY = "Empty"  # the papers' row without an attack
+_WORKED = 0.5  # of the images that were right: an attack that breaks fewer has failed
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,24 @@ class CellClaim:
     at_most: dict[str, float] = field(default_factory=dict)
     at_least: dict[str, float] = field(default_factory=dict)
 
-    def verdict(self, shares: Mapping[tuple[str, str], np.ndarray]) -> Verdict:
-        """The verdict; shares of right answers per image by (row, column).
+    def verdict(self, shares: Mapping[tuple[str, str], np.ndarray], broken: Mapping[str, float]) -> Verdict:
+        """The verdict; undecided where an attack failed on its own channel: what it leaves says nothing of defenses.
+
+        Args:
+            shares: of right answers per image, by (row, column).
+            broken: row -> share of the images that its attack broke on its own channel.
 
         Raises:
             ValueError: a cell is not in the matrix.
         """
         cells = {f"{row}>{column}": values for (row, column), values in shares.items()}
-        if unknown := [cell for cell in (*chain(*self.pairs), *self.at_most, *self.at_least) if cell not in cells]:
+        named = [*chain(*self.pairs), *self.at_most, *self.at_least]
+        if unknown := [cell for cell in named if cell not in cells]:
             raise ValueError(f"a claim speaks of the unknown cell {unknown[0]}; cells: {', '.join(cells)}")
+        rows = dict.fromkeys(cell.partition(">")[0] for cell in named)
+        if failed := {row: broken[row] for row in rows if broken.get(row, 1.0) < _WORKED}:
+            told = ", ".join(f"{row} {100 * share:.0f} %" for row, share in failed.items())
+            return Verdict(self.text, "undecided", f"attacks broke too few images on their own channel: {told}")
         found = [self._of_pair(pair, cells) for pair in self.pairs]
         for cell in (*self.at_most, *self.at_least):
             accuracy = percent(cells[cell])
@@ -96,29 +109,35 @@ class Transfer(Experiment):
 
     def run(self, bench: Bench) -> Findings:
         """See `Experiment`."""
-        network, source = bench.network(self.network), Source(self.data, self.n)
-        shares = dict(self._shares(bench, network, source))
+        found = dict(self._found(bench))
+        shares = {cell: _right(arrays) for cell, arrays in found.items()}
         ours: dict[str, dict[str, Value]] = {}
         for (row, column), share in shares.items():
             ours.setdefault(row, {})[column] = percent(share)
+        attacked = {row: _attacked(shares[_NOBODY, row], found[row, row]) for row in self.channels}
         caption = (
             f"{self.title}. {self.network}, {self.data}, n = {self.n}; attack {self.attack}; {self.draws} draws of a "
             "random defense per image; accuracy in %, 95 % bootstrap intervals over images."
         )
-        verdicts = [claim.verdict(shares) for claim in self.claims]
-        return Findings([beside("cells", ours, self.printed, caption)], {"matrix": self._figure(ours)}, verdicts)
+        of_attacks = f"{caption} What the attack on each channel found, of images that are right behind it when clean."
+        broken = {row: part["broken (%)"].value / 100 for row, part in attacked.items() if part}
+        return Findings(
+            [beside("cells", ours, self.printed, caption), beside("attacks", attacked, {}, of_attacks)],
+            {"matrix": self._figure(ours)},
+            [claim.verdict(shares, broken) for claim in self.claims],
+        )
 
-    def _shares(self, bench: Bench, network: Network, source: Source) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    def _found(self, bench: Bench) -> Iterator[tuple[tuple[str, str], Arrays]]:
+        network, source = bench.network(self.network), Source(self.data, self.n)
         attackers: dict[str, Network | None] = {
-            "Empty": None,
+            _NOBODY: None,
             **{a: network.behind([c]) for a, c in self.channels.items()},
         }
-        for (row, made_on), (column, channel) in product(attackers.items(), self.channels.items()):
+        for row, made_on in attackers.items():
             attack = None if made_on is None else self.attack
-            found = bench.judged(network.behind([channel]), source, self.draws, made_on, attack)
-            yield (row, column), (found["answers"] == found["label"][:, None]).mean(axis=1)
-            if column == list(self.channels)[-1]:
-                bench.say(f"{row}: done")
+            for column, channel in self.channels.items():
+                yield (row, column), bench.judged(network.behind([channel]), source, self.draws, made_on, attack)
+            bench.say(f"{row}: done")
 
     def _figure(self, ours: dict[str, dict[str, Value]]) -> Figure:
         figure, axes = panels(1, 2, 5.0, 4.2)
@@ -142,3 +161,16 @@ class Transfer(Experiment):
 
     def _printed_values(self) -> dict[str, dict[str, Value]]:
         return {row: {column: Value(value) for column, value in cells.items()} for row, cells in self.printed.items()}
+
+
+def _right(found: Arrays) -> Numbers:
+    return (found["answers"] == found["label"][:, None]).mean(axis=1)
+
+
+def _attacked(before: Numbers, found: Arrays) -> dict[str, Value]:
+    """How many of the images that were right an attack found another image for, and how far away."""
+    l2 = found["l2"][before > 0.5].astype(np.float64)
+    if not len(l2):
+        return {}
+    broken = {"broken (%)": percent((l2 > 0).astype(np.float64))}
+    return {**broken, "mean L2 of these": mean_of(l2[l2 > 0])} if (l2 > 0).any() else broken
