@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MOST_COLUMNS = 5  # of a legend
 
 
 def panels(rows: int, columns: int, width: float = 4.0, height: float = 3.2) -> tuple[Figure, list[Axes]]:
@@ -24,7 +25,7 @@ def panels(rows: int, columns: int, width: float = 4.0, height: float = 3.2) -> 
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, below them; "printed" comes last."""
+    """One legend for all panels, below them, in as many columns as fit; "printed" comes last."""
     found: dict[str, Any] = {}
     for each in axes:
         handles, labels = each.get_legend_handles_labels()
@@ -32,7 +33,11 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     if found:
         labels = sorted(found, key=lambda label: label == "printed")
         handles = [found[label] for label in labels]
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=9)
+        for columns in range(min(len(labels), _MOST_COLUMNS), 0, -1):
+            legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+            if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+                break
+            legend.remove()
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
