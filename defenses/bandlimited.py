@@ -1,5 +1,8 @@
 """Band-limited convolution: 3x3 filters that neither see nor make high frequencies."""
 
+from collections.abc import Sequence
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,13 +50,16 @@ class BandLimited(nn.Module):
 
 
 class BandLimitedConv2d(nn.Conv2d):
-    """A 3x3 convolution by FFT that multiplies the low frequencies only. Made by `BandLimited`, out of a Conv2d.
+    """A 3x3 convolution that multiplies low frequencies only. Made by `BandLimited`, out of a Conv2d.
 
-    The padded map and the filter are padded with zeros to n x n, n the smallest power of two that holds the map. Of
-    their one-sided spectra, n rows by n / 2 + 1 columns, two squares stay, the first m rows and the last m rows of the
-    first m columns, m = floor((n / 2 + 1) sqrt(1 - percent / 100)), at least 1. So an L is cut off the positive row
-    frequencies and one off the negative ones, and the percentage is nominal: rounded, and of one quadrant with its
-    borders. A stride takes every so many pixels of the result.
+    As the papers define it, the padded map and the filter are padded with zeros to n x n, n the smallest power of two
+    that holds the map. Of their one-sided spectra, n rows by n / 2 + 1 columns, two squares stay and are multiplied,
+    the first m rows and the last m rows of the first m columns, m = floor((n / 2 + 1) sqrt(1 - percent / 100)), at
+    least 1. So an L is cut off the positive row frequencies and one off the negative ones, and the percentage is
+    nominal: rounded, and of one quadrant with its borders. A stride takes every so many pixels of the result.
+
+    Cropping spectra is linear and commutes with convolution, so the same comes out where the map alone is cropped
+    (`low_passed`) and then convolved as usual, which is faster than products of spectra.
 
     Linear in x and in the weight. Gradients are those of this map, nothing is passed straight through: they go back
     through the same squares, so that the spectrum of the output's gradient is cropped as the papers crop it.
@@ -68,13 +74,11 @@ class BandLimitedConv2d(nn.Conv2d):
         full = input.dtype if input.dtype == torch.float64 else torch.float32  # there is no FFT in 16 bits
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         x = F.pad(input, self._reversed_padding_repeated_twice, mode=mode).to(full)
-        height, width = (side - 2 for side in x.shape[-2:])
-        out = low_pass_correlation(x, weight.to(full), self.percent, self.groups)[..., :height, :width]
-        out = out[..., :: self.stride[0], :: self.stride[1]]
-        if bias is not None:
-            out = out + bias.to(full)[:, None, None]
-        last = input.is_contiguous(memory_format=torch.channels_last)
-        return out.to(input.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        low = low_passed(x, self.percent, x.shape[-2:])  # no more of it, so that the filter never wraps around
+        if input.is_contiguous(memory_format=torch.channels_last):
+            low = low.contiguous(memory_format=torch.channels_last)
+        bias = None if bias is None else bias.to(full)
+        return F.conv2d(low, weight.to(full), bias, self.stride, groups=self.groups).to(input.dtype)
 
     def extra_repr(self) -> str:
         """The setting, for `print(model)`."""
@@ -82,45 +86,44 @@ class BandLimitedConv2d(nn.Conv2d):
         return f"{settings}, percent={self.percent}"
 
 
-def low_pass_correlation(x: Tensor, weight: Tensor, percent: float, groups: int = 1) -> Tensor:
-    """Circular cross-correlation of size n x n of maps with filters, within the band of `BandLimitedConv2d`.
+def low_passed(x: Tensor, percent: float, shape: Sequence[int] | None = None) -> Tensor:
+    """Maps within the band of `BandLimitedConv2d`.
+
+    Of a real map, Re(A x B^T), where A crops the rows' spectrum and B the columns' one-sided one; as products of
+    matrices this takes less time than transforms of so small maps.
 
     Args:
         x: maps [B, C, H, W].
-        weight: filters [O, C / groups, 3, 3].
         percent: compression, 0 to below 100.
-        groups: of channels, as in `nn.Conv2d`.
+        shape: rows and columns of the result to return; None: all n x n, n the smallest power of two that holds a map.
 
     Returns:
-        [B, O, n, n], whose first H - 2 rows and W - 2 columns are the "valid" ones.
+        [B, C, *shape].
     """
     size = 1 << (max(x.shape[-2:]) - 1).bit_length()
     band = max(int((size // 2 + 1) * (1 - percent / 100) ** 0.5), 1)
-    maps, filters = _low(x, size, band), _low(weight, size, band).conj()
-    by_group = maps.reshape(len(x), groups, -1, *maps.shape[2:]), filters.reshape(groups, -1, *filters.shape[1:])
-    return _from_low(torch.einsum("bgihw,goihw->bgohw", *by_group).flatten(1, 2), size)
+    rows, columns = shape or (size, size)
+    a, b = _croppings(size, band, x.dtype, x.device)
+    a, b = a[:, :rows, : x.shape[-2]], b[:, :columns, : x.shape[-1]]
+    return a[0] @ (x @ b[0].T) - a[1] @ (x @ b[1].T)
 
 
-def _low(x: Tensor, size: int, band: int) -> Tensor:
-    """The kept part of the spectrum, [..., rows, band]: at first the columns, so that less is left to transform."""
-    columns = torch.fft.rfft(x, size, dim=-1)[..., :band]
-    return torch.fft.fft(columns, size, dim=-2)[..., _rows(size, band, x.device), :]
+@cache
+def _croppings(size: int, band: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Real and imaginary parts, each [2, n, n], of A and B in `low_passed`.
 
-
-def _from_low(spectrum: Tensor, size: int) -> Tensor:
-    """Back from the kept part to [..., size, size], what was cropped being 0."""
-    band = spectrum.shape[-1]
-    whole = spectrum.new_zeros(*spectrum.shape[:-2], size, band)
-    whole = whole.index_copy(-2, _rows(size, band, spectrum.device), spectrum)
-    # One dimension after the other: of the column of frequency 0 the imaginary part is then left out by definition;
-    # row -band has no positive partner there, and what a two-dimensional transform makes of that is not specified.
-    return torch.fft.irfft(torch.fft.ifft(whole, dim=-2), size, dim=-1)
-
-
-def _rows(size: int, band: int, device: torch.device) -> Tensor:
-    """Numbers of the first and of the last `band` of `size` rows, each of them once."""
-    last = torch.arange(max(size - band, band), size, device=device)
-    return torch.cat([torch.arange(band, device=device), last])
+    A keeps the first and the last `band` frequencies. B keeps the first `band` of the one-sided spectrum, each but 0
+    and the highest with its mirror image. What is imaginary in the end comes of row -band, which has no positive
+    partner; the inverse of a one-sided transform leaves it out.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # to be used in any mode later
+        at = torch.arange(size, dtype=torch.float64)
+        waves = torch.exp(2j * torch.pi * at[:, None] * at / size)  # [n, frequencies]
+        of_rows = ((at < band) | (at >= size - band)).double()
+        mirrored = torch.where((at == 0) | (at == size // 2), 1.0, 2.0).double()
+        of_columns = mirrored * ((at < band) & (at <= size // 2))
+        a, b = ((waves * kept) @ waves.mH / size for kept in (of_rows, of_columns))
+        return tuple(torch.stack([part.real, part.imag]).to(device, dtype) for part in (a, b))  # type: ignore[return-value]
 
 
 def _check(layer: nn.Conv2d) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from defenses import GaussianNoise, PNIWeights, RobustNet, Stream, drawing_from, is_random
-from defenses.bandlimited import BandLimited, BandLimitedConv2d, low_pass_correlation
+from defenses.bandlimited import BandLimited, BandLimitedConv2d, low_passed
 from models import ResNet18, ResNet20, folded_batchnorm, load_weights
 
 SETTINGS: list[dict[str, Any]] = [
@@ -30,6 +31,11 @@ def conv(**settings: Any) -> nn.Conv2d:
 
 def images(*shape: int) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64)
+
+
+def low_pass_correlation(x: Tensor, weight: Tensor, percent: float) -> Tensor:
+    """Circular cross-correlation of size n x n of maps with filters, within the band."""
+    return F.conv2d(F.pad(low_passed(x, percent), (0, 2, 0, 2), mode="circular"), weight)
 
 
 def answers(network: nn.Module, x: Tensor) -> list[Tensor]:
