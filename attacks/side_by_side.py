@@ -47,9 +47,14 @@ class _Worker(Generic[Question, Answer]):
             raise self._error
         return question
 
-    def answer(self, answer: Answer | None) -> None:
-        """To the question that was asked; None: stop."""
+    def stop(self) -> None:
+        """Without effect once the work is done."""
+        self._answers.put(None)
+
+    def next_question(self, answer: Answer) -> Question | None:
+        """Answer the last question and wait for the next one."""
         self._answers.put(answer)
+        return self.question()
 
 
 def side_by_side(
@@ -58,34 +63,33 @@ def side_by_side(
 ) -> None:
     """Do all works; each is given a function that answers its questions.
 
-    Works run in threads, the answers are made in the thread of the caller (with its gradient modes and noise), always
-    for all works that are not done yet and in their order: nothing depends on which thread is faster.
+    Works run in threads of their own, but one at a time, as Python's lock lets no two run anyway and many that wait for
+    it slow each other down. The answers are made in the thread of the caller (with its gradient modes and noise).
 
     Args:
         works: ask -> whatever. The answer to a question must not be None.
-        answers: to one question of each work that is not done yet.
+        answers: to one question of each work that is not done yet, in the order of the works.
 
     Raises:
         Whatever a work or `answers` raises; all other works are stopped then.
     """
-    workers = [_Worker[Question, Answer](work) for work in works]
-    if not workers:
+    if not works:
         return
+    workers = [_Worker[Question, Answer](work) for work in works]
     with ThreadPoolExecutor(len(workers)) as pool:
-        for worker in workers:
-            pool.submit(worker.run)
         try:
-            _answer_all(workers, answers)
+            asked = []
+            for worker in workers:
+                pool.submit(worker.run)
+                if (question := worker.question()) is not None:
+                    asked.append((worker, question))
+            while asked:
+                given = answers([question for _, question in asked])
+                asked = [
+                    (worker, question)
+                    for (worker, _), answer in zip(asked, given, strict=True)
+                    if (question := worker.next_question(answer)) is not None
+                ]
         finally:
             for worker in workers:
-                worker.answer(None)  # without effect on those that are done
-
-
-def _answer_all(workers: list[_Worker[Question, Answer]], answers: Callable[[list[Question]], list[Answer]]) -> None:
-    waiting = workers
-    while waiting:
-        asked = [(worker, question) for worker in waiting if (question := worker.question()) is not None]
-        waiting = [worker for worker, _ in asked]
-        if asked:
-            for worker, answer in zip(waiting, answers([question for _, question in asked]), strict=True):
-                worker.answer(answer)
+                worker.stop()
