@@ -17,6 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 Note = dict[str, Any]
 # Files from before there were notes have none.
 _NO_NOTE: Note = {"code": "unknown"}
+_PATIENCE = 5  # seconds of waiting that nobody needs to be told of
 
 
 def read(file: Path) -> tuple[Arrays, Note]:
@@ -40,7 +41,7 @@ def claimed(file: Path, wait: bool, say: Callable[[str], None]) -> Iterator[bool
     Args:
         file: need not be there.
         wait: until whoever makes it now has ended.
-        say: told so first.
+        say: told so after some seconds.
 
     Yields:
         Whether the file is ours to make.
@@ -53,8 +54,11 @@ def claimed(file: Path, wait: bool, say: Callable[[str], None]) -> Iterator[bool
         if not wait:
             yield False
             return
-        say("another process is making the next batch: waiting for it")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            say("another process is making the next batch: waiting for it")
+            lock.acquire()
     try:
         yield True
     finally:
