@@ -54,7 +54,7 @@ class LBFGS(Attack):
         logits = log.asked(model.answers(x))
         mean = logits.reshape(-1, *logits.shape[-2:]).mean(0)
         aim = goal if goal.target is not None else goal.toward(goal.runner_up(mean))
-        problem = _Problem(model, x, goal, partial(_toward, self.loss, aim), log)
+        problem = _Problem(model, x, goal, lambda logits, rows: self.loss(logits, aim[rows]), log)
         rows = (~goal.broken(logits)).nonzero().flatten().tolist() if self.steps else []
         starts = x.double().flatten(1).cpu().numpy()
         side_by_side([partial(self._nearest, row, starts[row], goal.first_success) for row in rows], problem.answers)
@@ -154,7 +154,3 @@ class _Problem:
         taken = rows[better]
         self.nearest[taken], self.norm[taken] = images[better], norm[better]
         return broken
-
-
-def _toward(loss: Loss, aim: Goal, logits: Tensor, rows: Tensor) -> Tensor:
-    return loss(logits, aim[rows])
