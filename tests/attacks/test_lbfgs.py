@@ -10,6 +10,7 @@ from attacks import Goal, Margin
 from attacks.base import Log
 from attacks.lbfgs import LBFGS, _Answer, _Problem, _Question
 from attacks.losses import CrossEntropy
+from attacks.nearest import Nearest
 from attacks.shown import Shown
 from tests.attacks.toys import Linear, distance, images
 
@@ -28,6 +29,24 @@ def test_untargeted_it_reaches_the_nearest_boundary(dtype: torch.dtype) -> None:
     found, nearest = distance(x_adv, x, "L2"), model.nearest(x, y, "L2")
     assert (found >= nearest * (1 - 1e-5)).all()
     assert (found <= nearest * 1.02).all()
+
+
+def test_an_image_on_the_boundary_itself_is_not_broken() -> None:
+    """Rounding decides there: in a batch of another size it may be right again."""
+    model, x, y = batch(size=1, dtype=torch.float32)
+    way = (model.w[1 - y] - model.w[y]).detach()
+    right, wrong = 0.0, 1.0
+    for _ in range(60):
+        middle = (right + wrong) / 2
+        right, wrong = (right, middle) if model(x + middle * way).argmax(1) != y else (middle, wrong)
+    nearest = Nearest(Shown(model), x, Goal(y), Log(1, x, Goal(y)))
+    nearest.offer(x, model(x), torch.tensor([0]))
+    problem = _Problem(Shown(model), lambda z, rows: CrossEntropy()(z, Goal(y)[rows]), nearest)
+    for share, broken in ((1.0, False), (1.001, True)):
+        x_adv = x + share * wrong * way
+        assert model(x_adv).argmax(1) != y
+        assert problem.answers([_Question(0, 0, 1.0, x_adv.flatten().double().numpy())])[0].broken == broken
+        assert nearest.norm.isinf().item() != broken
 
 
 @pytest.mark.parametrize("c", [1e-6, 1e4])
@@ -84,7 +103,8 @@ def in_the_box(x: Tensor, w: Tensor, model: Linear, y: Tensor) -> Tensor:
 def test_the_function_is_minimised_by_its_gradient() -> None:
     model, x, y = batch(4, size=3)
     aim = Goal(y, (y + 1) % 4)
-    problem = _Problem(Shown(model), x, aim, lambda z, rows: CrossEntropy()(z, aim[rows]), Log(1, x, aim))
+    nearest = Nearest(Shown(model), x, aim, Log(1, x, aim))
+    problem = _Problem(Shown(model), lambda z, rows: CrossEntropy()(z, aim[rows]), nearest)
     points = [x[row].flatten().numpy() + 0.05 for row in (2, 0)]
 
     def asked(points: list[NDArray[np.float64]]) -> list[_Answer]:
