@@ -142,11 +142,12 @@ class Transfer(Experiment):
     def _figure(self, ours: dict[str, dict[str, Value]]) -> Figure:
         figure, axes = panels(1, 2, 5.0, 4.2)
         for each, (title, table) in zip(axes, {"ours": ours, "printed": self._printed_values()}.items(), strict=True):
-            rows, columns = [row for row in ours if row in table], list(self.channels)
-            values = [[table[row].get(column, Value(np.nan)).value for column in columns] for row in rows]
+            # Rows that were not printed stay blank, so that what is compared lies side by side.
+            rows, columns = list(ours), list(self.channels)
+            values = [[table.get(row, {}).get(column, Value(np.nan)).value for column in columns] for row in rows]
             each.grid(visible=False)
             each.set_title(title)
-            if not rows:
+            if not table:
                 each.text(0.5, 0.5, "no numbers printed", ha="center")
                 continue
             each.imshow(values, vmin=0, vmax=100, cmap="cividis")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attacks import Adversary, Attack, CarliniWagner, StraightThrough
-from defenses import ColourDepth
+from defenses import Channel, ColourDepth, FFTCompression
 from papers import Bench, smoke
 from papers.experiment import Value
 from papers.transfer import CellClaim, Transfer
@@ -84,3 +84,15 @@ def test_images_that_come_back_unmoved_were_not_broken(tmp_path: Path) -> None:
 
     assert broken(CarliniWagner(steps=0)) == 0
     assert broken(Adversary(CarliniWagner(steps=20, search_steps=4), StraightThrough())) == 100
+
+
+def test_rows_that_were_not_printed_stay_blank_beside_ours(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, smoke.network, smoke.split, say=lambda line: None)
+    channels: dict[str, Channel] = {"CD": ColourDepth(4), "FC": FFTCompression(50)}
+    printed = {"FC": {"CD": 70.0, "FC": 0.1}}
+    experiment = Transfer("test", n=4, channels=channels, attack=CarliniWagner(steps=0), draws=1, printed=printed)
+    ours, theirs = experiment.run(bench).figures["matrix"].axes
+    rows = [[label.get_text() for label in axes.get_yticklabels()] for axes in (ours, theirs)]
+    assert rows == [["Empty", "CD", "FC"]] * 2
+    assert sorted(text.get_text() for text in theirs.texts) == ["0.1", "70.0"]
+    assert [text.get_position()[1] for text in theirs.texts] == [2, 2]
