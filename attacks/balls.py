@@ -26,8 +26,14 @@ class Ball(ABC):
             raise ValueError(f"eps must be a finite radius >= 0 in pixels of [0, 1], got {self.eps}")
 
     @abstractmethod
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The point of the ball nearest to `x_adv` (L2: nearest in the ball, then clipped to [0, 1])."""
+    def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
+        """The point of the ball nearest to `x_adv` (L2: nearest in the ball, then clipped to [0, 1]).
+
+        Args:
+            x_adv: any images.
+            x: the middle.
+            radius: [B, 1, 1, 1], > 0, of each image in the place of `eps`.
+        """
 
     @abstractmethod
     def ascent(self, gradient: Tensor, x_adv: Tensor | None = None) -> Tensor:
@@ -43,8 +49,8 @@ class Ball(ABC):
         return torch.linalg.vector_norm(delta.flatten(1), ord=self.order, dim=1)
 
     @abstractmethod
-    def sample(self, x: Tensor) -> Tensor:
-        """A uniform draw from the ball around each image, then clipped to [0, 1]."""
+    def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
+        """A uniform draw from the ball around each image, then clipped to [0, 1]; `radius` as in `project`."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,20 @@ class Linf(Ball):
         if self.eps > 1:  # no image is farther from another one
             raise ValueError(f"eps of an Linf ball must be at most 1, pixels are in [0, 1]; got {self.eps:g} (n/255?)")
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Clip every pixel into [x - eps, x + eps] and [0, 1]."""
-        low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
+        eps = self.eps if radius is None else radius
+        low, high = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
         return torch.clamp(x_adv, low, high)
 
     def ascent(self, gradient: Tensor, x_adv: Tensor | None = None) -> Tensor:
         """The sign of every component."""
         return gradient.sign()
 
-    def sample(self, x: Tensor) -> Tensor:
+    def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Each pixel uniform in [x - eps, x + eps]."""
-        return torch.clamp(x + self.eps * (2 * uniform_like(x) - 1), 0, 1)
+        eps = self.eps if radius is None else radius
+        return torch.clamp(x + eps * (2 * uniform_like(x) - 1), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,11 @@ class L2(Ball):
     order: ClassVar[float] = 2.0
     eps: float = 0.5
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Shorten the difference to eps, then clip to [0, 1], which only brings it nearer to x."""
-        delta = x_adv - x
-        length = _norm(delta).clamp_min(max(self.eps, torch.finfo(x.dtype).tiny))  # never 0 / 0
-        return torch.clamp(x + delta * (self.eps / length), 0, 1)
+        delta, eps = x_adv - x, self.eps if radius is None else radius
+        length = _norm(delta).clamp_min(torch.finfo(x.dtype).tiny).clamp_min(eps)  # never 0 / 0
+        return torch.clamp(x + delta * (eps / length), 0, 1)
 
     def ascent(self, gradient: Tensor, x_adv: Tensor | None = None) -> Tensor:
         """The gradient at length 1."""
@@ -93,11 +101,11 @@ class L2(Ball):
         gradient = gradient / largest.clamp_min(tiny)
         return gradient / _norm(gradient).clamp_min(tiny)
 
-    def sample(self, x: Tensor) -> Tensor:
+    def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """A uniform direction, and a length whose n-th power is uniform."""
-        direction = self.ascent(normal_like(x))
-        radius = uniform_like(x[:, :1, :1, :1]) ** (1 / x[0].numel())
-        return torch.clamp(x + self.eps * radius * direction, 0, 1)
+        direction, eps = self.ascent(normal_like(x)), self.eps if radius is None else radius
+        share = uniform_like(x[:, :1, :1, :1]) ** (1 / x[0].numel())
+        return torch.clamp(x + eps * share * direction, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class L1(Ball):
         if not 0 < self.density <= 1:
             raise ValueError(f"density must be a share of the pixels in (0, 1], got {self.density}")
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Shorten every difference by the same amount (not below 0), then clip to [0, 1].
 
         With the least amount that suffices this is the nearest point. In double precision and rounded towards x, so
@@ -128,7 +136,8 @@ class L1(Ball):
         inside, origin = x_adv.clamp(0, 1), x.double()
         delta = x_adv.double() - origin
         size, room = delta.abs(), torch.where(delta > 0, 1 - origin, origin)
-        cut = _cut(size.flatten(1), room.flatten(1), self.eps).view(-1, 1, 1, 1)
+        eps = self.eps if radius is None else radius.flatten(1)
+        cut = _cut(size.flatten(1), room.flatten(1), eps).view(-1, 1, 1, 1)
         moved = torch.minimum((size - cut).clamp_min(0), room)
         nearest = (origin + moved * delta.sign()).to(x.dtype)
         too_far = (nearest.double() - origin).abs() > moved
@@ -158,15 +167,16 @@ class L1(Ball):
         # Nothing moves where all is held; what is held may then stay as it is.
         return torch.where(moving > 0, step / moving.clamp_min(tiny), 0.0)
 
-    def sample(self, x: Tensor) -> Tensor:
+    def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Exponential sizes, random signs, and a length whose n-th power is uniform."""
+        eps = self.eps if radius is None else radius
         size, sign = -torch.log1p(-uniform_like(x)), (2 * (uniform_like(x) < 0.5) - 1)
-        radius = uniform_like(x[:, :1, :1, :1]) ** (1 / x[0].numel())
+        share = uniform_like(x[:, :1, :1, :1]) ** (1 / x[0].numel())
         total = size.sum((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        return self.project(x + self.eps * radius * sign * size / total, x)
+        return self.project(x + eps * share * sign * size / total, x, radius)
 
 
-def _cut(size: Tensor, room: Tensor, eps: float) -> Tensor:
+def _cut(size: Tensor, room: Tensor, eps: float | Tensor) -> Tensor:
     """The least c >= 0 with sum min((size - c)+, room) <= eps.
 
     As c falls, the sum grows along straight lines: one steeper from c = size on, one flatter from c = size - room on.
@@ -174,7 +184,7 @@ def _cut(size: Tensor, room: Tensor, eps: float) -> Tensor:
     Args:
         size: [B, n], >= 0.
         room: [B, n], >= 0.
-        eps: >= 0.
+        eps: >= 0, or [B, 1].
 
     Returns:
         [B].
@@ -186,8 +196,8 @@ def _cut(size: Tensor, room: Tensor, eps: float) -> Tensor:
     last = ((total < eps).sum(1, keepdim=True) - 1).clamp_min(0)
     # Where even c = 0 leaves less than eps, the line may be flat: no division by 0.
     missing = (eps - total.gather(1, last)) / slope.gather(1, last).clamp_min(1)
-    cut = (turns.gather(1, last) - missing).squeeze(1)
-    return torch.where(torch.minimum(size, room).sum(1) <= eps, 0.0, cut)
+    cut = turns.gather(1, last) - missing
+    return torch.where(torch.minimum(size, room).sum(1, keepdim=True) <= eps, 0.0, cut).squeeze(1)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Basic iterative method, Kurakin et al. 2017, https://arxiv.org/abs/1607.02533; the smallest ball that suffices."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +46,14 @@ class BIM(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
-        return PGD(self.ball, self.step_size, self.steps, random_start=False, loss=self.loss).search(model, x, goal)
+        return self._pgd().search(model, x, goal)
+
+    def search_each(self, model: Shown, x: Tensor, goal: Goal, eps: Tensor) -> Trace:
+        """See `PGD`."""
+        return self._pgd().search_each(model, x, goal, eps)
+
+    def _pgd(self) -> PGD:
+        return PGD(self.ball, self.step_size, self.steps, random_start=False, loss=self.loss)
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,9 @@ class SmallestBall(Attack):
     """The smallest ball in which an attack succeeds: the papers' PGD and BIM, which are of (nearly) minimal norm.
 
     EEPD's are Foolbox's: the radius grows by half until a success, then it is bisected; the step keeps its ratio to the
-    radius. Each image has a radius of its own, and images of the same radius are attacked together: they share the
-    radii of the growth and of the first bisections. Late bisections run in small groups, which leaves a GPU idle, and
-    who shares a radius shares a batch of draws (random starts, noise). An image that is wrong already comes back as it
-    is, and so does one that no ball broke.
+    radius. Each image has a radius of its own. PGD and BIM take all images together; of other attacks only those of the
+    same radius go together, so late bisections run in small groups. Who is attacked together shares a batch of draws
+    (random starts, noise). An image that is wrong already comes back as it is, and so does one that no ball broke.
 
     Args:
         attack: any attack with a `ball`, whose `eps` is the first radius; its `step_size`, if it has one, scales along.
@@ -91,8 +99,7 @@ class SmallestBall(Attack):
             rows = rows[nearest.eps[rows] > 0]
             if not len(rows):
                 break
-            for eps in torch.unique(nearest.eps[rows]).tolist():
-                nearest.attempt(model, eps, rows[nearest.eps[rows] == eps], log, step)
+            nearest.attempt(model, rows, log, step)
             rows = nearest.next(rows, self, step)
         return log.trace(nearest.x_adv)
 
@@ -109,22 +116,30 @@ class _Bracket:
         self.largest = float(attack.ball.norm(torch.ones_like(x[:1])))
         self.eps = torch.full_like(self.low, min(attack.ball.eps, self.largest))
 
-    def attempt(self, model: Shown, eps: float, rows: Tensor, log: Log, step: int) -> None:
-        """Attack some rows with one radius."""
-        x, goal = self.x[rows], self.goal[rows]
+    def attempt(self, model: Shown, rows: Tensor, log: Log, step: int) -> None:
+        """Attack some rows, each with its radius."""
+        if hasattr(self.attack, "search_each"):
+            search = partial(self.attack.search_each, eps=self.eps[rows])
+            self._attempt(model, search, rows, log, step)
+            return
+        for eps in torch.unique(self.eps[rows]).tolist():
+            self._attempt(model, self._scaled(eps).search, rows[self.eps[rows] == eps], log, step)
+
+    def _attempt(self, model: Shown, search: Callable[..., Trace], rows: Tensor, log: Log, step: int) -> None:
+        x, goal, eps = self.x[rows], self.goal[rows], self.eps[rows]
         # The first iterate that breaks an image is good enough, and nearer than the last.
         hasty = Goal(goal.label, goal.target, first_success=not is_random(model.model))
-        trace = self._scaled(eps).search(model, x, hasty)
+        trace = search(model, x, hasty)
         log.queries[rows] += trace.queries
         log.zero_gradient[rows] |= trace.zero_gradient
         log.erred[rows] |= trace.erred
         logits = log.asked(model.answers(trace.x_adv), rows)
         log.loss[step, rows] = Margin()(logits, goal)
-        norm = self.attack.ball.norm(trace.x_adv - x).double().clamp_max(eps)
+        norm = torch.minimum(self.attack.ball.norm(trace.x_adv - x).double(), eps)
         broken = goal.broken(logits)
         better = broken & (norm < self.high[rows])
         self.x_adv[rows[better]], self.high[rows[better]] = trace.x_adv[better], norm[better]
-        self.low[rows[~broken]] = eps
+        self.low[rows[~broken]] = eps[~broken]
 
     def next(self, rows: Tensor, plan: SmallestBall, step: int) -> Tensor:
         """Set the next radii; returns the rows that have one."""

@@ -52,24 +52,42 @@ class PGD(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`."""
+        return self._search(model, x, goal, None)
+
+    def search_each(self, model: Shown, x: Tensor, goal: Goal, eps: Tensor) -> Trace:
+        """`search` with a radius > 0 for each image, [B]; steps keep their ratio to it."""
+        return self._search(model, x, goal, eps.to(x).view(-1, 1, 1, 1))
+
+    def _search(self, model: Shown, x: Tensor, goal: Goal, radius: Tensor | None) -> Trace:
         log = Log(self.steps * self.restarts, x, goal)
         rows = torch.arange(len(x), device=x.device)
         if self.restarts == 1:
-            return log.trace(self._climb(model, x, self._start(x), goal, rows, log, 0))
+            return log.trace(self._climb(model, x, self._start(x, radius), goal, radius, rows, log, 0))
         best = Best(x, goal, self.loss)
         for restart in range(self.restarts):
             if not len(rows):
                 break
-            start = self._start(x)[rows]  # drawn for the whole batch: nobody's start depends on who has left
-            x_adv = self._climb(model, x[rows], start, goal[rows], rows, log, restart * self.steps)
+            start = self._start(x, radius)[rows]  # drawn for the whole batch: nobody's start depends on who has left
+            radii, first = None if radius is None else radius[rows], restart * self.steps
+            x_adv = self._climb(model, x[rows], start, goal[rows], radii, rows, log, first)
             best.offer(x_adv, log.asked(model.answers(x_adv), rows), rows)
             rows = best.unbroken() if goal.first_success else rows
         return log.trace(best.x_adv)
 
-    def _start(self, x: Tensor) -> Tensor:
-        return self.ball.sample(x) if self.random_start else x
+    def _start(self, x: Tensor, radius: Tensor | None) -> Tensor:
+        return self.ball.sample(x, radius) if self.random_start else x
 
-    def _climb(self, model: Shown, x: Tensor, x_adv: Tensor, goal: Goal, rows: Tensor, log: Log, first: int) -> Tensor:
+    def _climb(
+        self,
+        model: Shown,
+        x: Tensor,
+        x_adv: Tensor,
+        goal: Goal,
+        radius: Tensor | None,
+        rows: Tensor,
+        log: Log,
+        first: int,
+    ) -> Tensor:
         found, place = x_adv.clone(), torch.arange(len(x), device=x.device)
         velocity = torch.zeros_like(x) if self.momentum else None
         for step in range(self.steps):
@@ -78,11 +96,14 @@ class PGD(Attack):
             direction = answer.gradient
             if velocity is not None:
                 velocity = direction = self.momentum * velocity + _at_mean_1(direction)
-            moved = torch.add(x_adv, self.ball.ascent(direction, x_adv), alpha=self.step_size)
-            moved = self.ball.project(moved, x)
+            direction = self.ball.ascent(direction, x_adv)
+            if radius is not None:
+                direction = direction * (radius / self.ball.eps)
+            moved = self.ball.project(torch.add(x_adv, direction, alpha=self.step_size), x, radius)
             if goal.first_success and (broken := goal.broken(answer.logits)).any():
                 found[place[broken]] = x_adv[broken]
                 x, moved, place, goal = x[~broken], moved[~broken], place[~broken], goal[~broken]
+                radius = None if radius is None else radius[~broken]
                 velocity = None if velocity is None else velocity[~broken]
             x_adv = moved
             if not len(place):

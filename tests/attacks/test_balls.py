@@ -51,6 +51,25 @@ def test_projections_are_inside_and_stay_where_they_are(kind: type[Ball], eps: f
     assert torch.equal(ball.project(x, x), x)
 
 
+@pytest.mark.parametrize("kind", [Linf, L2, L1])
+def test_each_image_may_have_a_radius_of_its_own(kind: type[Ball]) -> None:
+    """As if it were projected and drawn into the ball of that radius alone, with the same noise."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 2, 4, 4, generator=generator)
+    far = x + torch.randn(x.shape, generator=generator)
+    radii = [0.001, 0.03, 0.4, 1.0]
+    radius = torch.tensor(radii).view(-1, 1, 1, 1)
+
+    def drawn(ball: Ball, radius: torch.Tensor | None = None) -> torch.Tensor:
+        with drawing_from(Stream(0)):
+            return ball.sample(x, radius)
+
+    projected, sampled = kind(0.2).project(far, x, radius), drawn(kind(0.2), radius)
+    for row, eps in enumerate(radii):
+        torch.testing.assert_close(projected[row], kind(eps).project(far, x)[row])
+        torch.testing.assert_close(sampled[row], drawn(kind(eps))[row])
+
+
 @every_ball
 def test_no_other_point_of_the_ball_is_nearer(ball: Ball) -> None:
     # Away from 0 and 1, where the L2 projection is not the nearest point of the intersection and does not say so.

@@ -1,6 +1,7 @@
 """BIM, and the smallest ball in which an attack succeeds, on linear models."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from attacks import EOT, L2, PGD, Adversary, Attack, Ball, Goal, Linf, Margin
 from attacks.balls import L1
 from attacks.bim import BIM, SmallestBall
 from attacks.fgsm import FGSM
+from attacks.shown import Shown
 from defenses import Stream, drawing_from
 from tests.attacks.toys import Linear, NoisyLinear, distance, images
 
@@ -139,6 +141,38 @@ def test_batch_mates_do_not_matter() -> None:
         alone = attack.run(model, x[row : row + 1], y[row : row + 1])
         torch.testing.assert_close(alone.x_adv[0], together.x_adv[row])
         assert alone.queries[0] == together.queries[row]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [BIM(L2(0.5), 0.1, 8), PGD(L1(0.5), 0.1, 8, random_start=False, restarts=2, momentum=0.5), BIM(Linf(0.1), 0.02, 8)],
+)
+def test_images_of_different_radii_are_attacked_together(attack: Attack) -> None:
+    """With the same result as one radius after the other."""
+    model, x, y = batch(3)
+    eps = torch.tensor([0.01, 0.02, 0.05, 0.1, 0.2, 0.3], dtype=torch.float64)
+    together = attack.search_each(Shown(model), x, Goal(y, first_success=True), eps)  # type: ignore[attr-defined]
+    for row, radius in enumerate(eps.tolist()):
+        ball = replace(attack.ball, eps=radius)  # type: ignore[attr-defined]
+        step_size = attack.step_size * radius / attack.ball.eps  # type: ignore[attr-defined]
+        one = slice(row, row + 1)
+        scaled = replace(attack, ball=ball, step_size=step_size)  # type: ignore[type-var]
+        alone = scaled.search(Shown(model), x[one], Goal(y[one], first_success=True))
+        torch.testing.assert_close(together.x_adv[one], alone.x_adv)
+        assert together.queries[row] == alone.queries[0]
+
+
+def test_the_smallest_balls_of_a_batch_share_their_questions() -> None:
+    model, x, y = batch(3)
+    asked: list[int] = []
+
+    def listening(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return model(images)
+
+    queries = SmallestBall(BIM(Linf(0.1), 0.02, 8)).run(listening, x, y).queries
+    assert sum(asked) == queries.sum()
+    assert len(asked) < queries.max() * 1.5  # one image at a time: all queries
 
 
 def test_a_random_model_must_be_broken_on_all_draws_seen() -> None:
