@@ -91,14 +91,9 @@ def main(words: list[str]) -> None:
         raise UsageError(f"paper takes no {options[0]}; usage: {USAGE}")
     known = experiments()
     scale, out = taken.get("--scale", "smoke"), Path(taken.get("--out", "runs/papers"))
+    names = _names(invocation.options, known)
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # no TF32: reported numbers are float32
-    missing = []
-    for name in _names(invocation.options, known):
-        experiment = read_experiment(known[name], scale)
-        try:
-            _run(name, experiment, scale, _bench(scale, taken, out), out, words)
-        except MissingNetwork as error:
-            missing.append(f"{name}: {error}")
+    missing = _run_all({name: read_experiment(known[name], scale) for name in names}, scale, taken, out, words)
     out.mkdir(parents=True, exist_ok=True)
     page = out / "overview.md"
     write_atomically(page, overview(out, known).encode())
@@ -192,6 +187,24 @@ class _Mixed:
             self.known.update(zip(missing, zip(pixels, labels, strict=True), strict=True))
         found = [self.known[place] for place in places]
         return torch.stack([pixels for pixels, _ in found]), torch.stack([label for _, label in found])
+
+
+def _run_all(
+    chosen: dict[str, Experiment], scale: str, taken: dict[str, str], out: Path, words: list[str]
+) -> list[str]:
+    """Run them one after the other; returns what networks some of them miss."""
+    missing: list[str] = []
+    work: dict[str, float] = {}  # CPU seconds by batch
+    for name, experiment in chosen.items():
+        bench = _bench(scale, taken, out)
+        try:
+            _run(name, experiment, scale, bench, out, words)
+        except MissingNetwork as error:
+            missing.append(f"{name}: {error}")
+        work |= bench.work
+    if len(chosen) > 1 and work:
+        print(f"all of them rest on {sum(work.values()) / 60:,.1f} CPU minutes of work, what they share counted once")
+    return missing
 
 
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:

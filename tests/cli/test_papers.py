@@ -49,6 +49,14 @@ def test_what_is_kept_is_not_made_again(evaluate: Evaluate, tmp_path: Path) -> N
     assert json.loads((tmp_path / "iclr-table1" / "smoke" / "result.json").read_text())["tables"] == result["tables"]
 
 
+def test_work_that_two_share_is_counted_once(evaluate: Evaluate, tmp_path: Path) -> None:
+    outcome = evaluate("paper", "eepd-fig13", "iclr-fig16", "--scale", "smoke", "--out", tmp_path)
+    results = [tmp_path / name / "smoke" / "result.json" for name in ("eepd-fig13", "iclr-fig16")]
+    one, other = (json.loads(result.read_text())["cpu_seconds_of_all_work"] for result in results)
+    assert one == other > 0
+    assert f"all of them rest on {one / 60:.1f} CPU minutes of work, what they share counted once" in outcome.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
