@@ -10,8 +10,9 @@ from torch import Tensor
 
 from attacks.balls import Ball, Linf, pixels
 from attacks.base import Attack, Log, Trace
-from attacks.goal import Goal
+from attacks.goal import Goal, draws_of
 from attacks.losses import CrossEntropy, Loss, Margin
+from attacks.nearest import slack
 from attacks.pgd import PGD
 from attacks.shown import Shown
 from defenses.randomness import is_random
@@ -93,8 +94,11 @@ class SmallestBall(Attack):
 
     def search(self, model: Shown, x: Tensor, goal: Goal) -> Trace:
         """See `Attack.run`; the trace's loss is the margin after each attack."""
-        log, nearest = Log(1 + self.growths + self.bisections, x, goal), _Bracket(x, goal, self.attack)
-        rows = (~goal.broken(log.asked(model.answers(x)))).nonzero().squeeze(1)
+        log = Log(1 + self.growths + self.bisections, x, goal)
+        logits = log.asked(model.answers(x))
+        # Of many draws, or a random one, luck decides more than rounding does.
+        rounding = None if is_random(model.model) or draws_of(logits) > 1 else slack(goal, logits)
+        nearest, rows = _Bracket(x, goal, self.attack, rounding), (~goal.broken(logits)).nonzero().squeeze(1)
         for step in range(len(log.loss)):
             rows = rows[nearest.eps[rows] > 0]
             if not len(rows):
@@ -107,8 +111,8 @@ class SmallestBall(Attack):
 class _Bracket:
     """The largest radius that failed, and the smallest that sufficed, for each row of a batch."""
 
-    def __init__(self, x: Tensor, goal: Goal, attack: Any) -> None:
-        self.x, self.goal, self.attack = x, goal, attack
+    def __init__(self, x: Tensor, goal: Goal, attack: Any, rounding: Tensor | None) -> None:
+        self.x, self.goal, self.attack, self.rounding = x, goal, attack, rounding
         self.x_adv = x.clone()
         self.low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         self.high = torch.full_like(self.low, float("inf"))
@@ -137,6 +141,8 @@ class _Bracket:
         log.loss[step, rows] = Margin()(logits, goal)
         norm = torch.minimum(self.attack.ball.norm(trace.x_adv - x).double(), eps)
         broken = goal.broken(logits)
+        if self.rounding is not None:
+            broken &= goal.margin(logits).view(-1) <= -self.rounding[rows]
         better = broken & (norm < self.high[rows])
         self.x_adv[rows[better]], self.high[rows[better]] = trace.x_adv[better], norm[better]
         self.low[rows[~broken]] = eps[~broken]

@@ -17,8 +17,9 @@ from attacks.nearest import Nearest
 from attacks.shown import Shown, input_gradient
 from attacks.side_by_side import side_by_side
 
-# A minimisation ends where a step gains no more than this share of c, so 0.0001 of the loss. Without an end each one
-# takes all its steps, three times as many, for images that are nearer by a quarter of a percent.
+# A minimisation ends where a step gains no more than this share of c (of what is minimised, where c or that is above
+# 1): about 1e-4 of the cross-entropy of an image at the boundary. Without an end each one takes all its steps, several
+# times as many, for images that are hardly nearer.
 _PRECISION = 1e-4
 
 
@@ -29,9 +30,9 @@ class LBFGS(Attack):
     SciPy's L-BFGS-B in double precision around the model, an independent minimisation for each image; what those of a
     batch ask of the model at a time is asked together. Up to `searches` x `steps` gradients of an image and more, where
     a line search needs several. Without a target the way leads to the likeliest class that is not the label, and any
-    wrong answer counts. Every image that was asked about counts, and the nearest broken one is returned; x itself if it
-    is wrong already or nothing broke. Fresh noise looks like a rough function to L-BFGS: on random models use a frozen
-    view.
+    wrong answer counts, if it is wrong by more than rounding (and, on a random model, on other draws, too). The nearest
+    of all images that were asked about is returned, x itself if it is wrong already or nothing broke. Fresh noise looks
+    like a rough function to L-BFGS: on random models use a frozen view.
 
     Args:
         steps: iterations of one minimisation at most (150 in the papers' experiments); 0 returns x.

@@ -44,11 +44,8 @@ class Nearest:
         norm = (x_adv - self.x[rows]).flatten(1).norm(self.order, dim=1)
         chance = self.random or draws_of(logits) > 1
         if not chance:
-            margin = goal.margin(logits).view(-1).to(norm)
-            spread = (logits.amax(-1) - logits.amin(-1)).view(-1).to(norm)
-            least = torch.maximum(_SLACK * margin, _ROUNDINGS * torch.finfo(logits.dtype).eps * spread)
-            self.slack[rows] = torch.where(norm == 0, least, self.slack[rows])
-            broken &= margin <= -self.slack[rows]
+            self.slack[rows] = torch.where(norm == 0, slack(goal, logits).to(norm), self.slack[rows])
+            broken &= goal.margin(logits).view(-1) <= -self.slack[rows]
         better = broken & (norm < self.norm[rows])
         if chance and better.any():
             lucky = better.nonzero().squeeze(1)
@@ -62,6 +59,20 @@ class Nearest:
     def wanted(self) -> Tensor:
         """Rows that can be better: all that were right at first, or those without a success if one is enough."""
         return (self.norm == float("inf") if self.goal.first_success else self.norm > 0).nonzero().squeeze(1)
+
+
+def slack(goal: Goal, logits: Tensor) -> Tensor:
+    """By how much answers have to be wrong, so that no rounding undoes it; of answers to the images as they were.
+
+    Args:
+        goal: of the B images.
+        logits: of a single draw, [*1, B, classes].
+
+    Returns:
+        [B], a margin in the logits' units.
+    """
+    margin, spread = goal.margin(logits).view(-1), (logits.amax(-1) - logits.amin(-1)).view(-1)
+    return torch.maximum(_SLACK * margin, _ROUNDINGS * torch.finfo(logits.dtype).eps * spread)
 
 
 def falling(first: float, last: float, share: float) -> float:

@@ -55,7 +55,7 @@ class PGD(Attack):
         return self._search(model, x, goal, None)
 
     def search_each(self, model: Shown, x: Tensor, goal: Goal, eps: Tensor) -> Trace:
-        """`search` with a radius > 0 for each image, [B]; steps keep their ratio to it."""
+        """`search` with a radius > 0 for each image, [B]; steps keep their ratio to it (the ball's own is > 0, too)."""
         return self._search(model, x, goal, eps.to(x).view(-1, 1, 1, 1))
 
     def _search(self, model: Shown, x: Tensor, goal: Goal, radius: Tensor | None) -> Trace:

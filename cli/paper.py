@@ -4,7 +4,7 @@ import dataclasses
 import platform
 import shlex
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -193,18 +193,24 @@ def _run_all(
     chosen: dict[str, Experiment], scale: str, taken: dict[str, str], out: Path, words: list[str]
 ) -> list[str]:
     """Run them one after the other; returns what networks some of them miss."""
-    missing: list[str] = []
-    work: dict[str, float] = {}  # CPU seconds by batch
+    missing, benches = [], []
     for name, experiment in chosen.items():
         bench = _bench(scale, taken, out)
         try:
             _run(name, experiment, scale, bench, out, words)
+            benches.append(bench)
         except MissingNetwork as error:
             missing.append(f"{name}: {error}")
-        work |= bench.work
-    if len(chosen) > 1 and work:
-        print(f"all of them rest on {sum(work.values()) / 60:,.1f} CPU minutes of work, what they share counted once")
+    if len(benches) > 1:
+        print(_together(benches))
     return missing
+
+
+def _together(benches: Sequence[Bench]) -> str:
+    work = {batch: seconds for bench in benches for batch, seconds in bench.work.items()}
+    # Work from before there were notes has no times.
+    about = "at least " if any("unknown" in bench.codes for bench in benches) else ""
+    return f"together {about}{sum(work.values()) / 60:,.1f} CPU minutes of work, what several rest on counted once"
 
 
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:

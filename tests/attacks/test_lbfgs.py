@@ -12,7 +12,8 @@ from attacks.lbfgs import LBFGS, _Answer, _Problem, _Question
 from attacks.losses import CrossEntropy
 from attacks.nearest import Nearest
 from attacks.shown import Shown
-from tests.attacks.toys import Linear, distance, images
+from defenses import Stream, drawing_from
+from tests.attacks.toys import Linear, NoisyLinear, distance, images
 
 
 def batch(classes: int = 2, size: int = 5, dtype: torch.dtype = torch.float64) -> tuple[Linear, Tensor, Tensor]:
@@ -139,6 +140,27 @@ def test_a_batch_is_asked_together_and_each_image_ends_where_it_ends_alone() -> 
     assert sum(asked) == together.queries.sum()
     assert len(asked) == together.queries.max()
     torch.testing.assert_close(together.loss, torch.cat([trace.loss for trace in alone], 1), equal_nan=True)
+
+
+def test_a_random_model_is_asked_again_before_it_is_believed() -> None:
+    """Noise as large as the margins: one draw alone would call images broken that hardly moved."""
+    linear, x, y = batch()
+    linear.requires_grad_(False)
+    seen: list[Tensor] = []
+
+    class Listening(NoisyLinear):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = super().forward(images)
+            seen.append(images.detach().clone())
+            return logits
+
+    with drawing_from(Stream(0)):
+        x_adv = LBFGS(steps=10, searches=3)(Listening(linear, 0.05), x, y)
+    for row in range(len(x)):
+        if not torch.equal(x_adv[row], x[row]):
+            asked = sum(int((images == x_adv[row]).flatten(1).all(1).sum()) for images in seen)
+            assert asked > 1
+    assert any(not torch.equal(x_adv[row], x[row]) for row in range(len(x)))
 
 
 def test_images_wrong_already_and_images_without_a_way_come_back() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from attacks import AdamCarliniWagner, Adversary
 from cli.paper import experiments, read_experiment
-from papers import MissingNetwork, Transfer
+from papers import Bench, Experiment, MissingNetwork, Transfer
 from tests.cli.conftest import Outcome
 
 Evaluate = Callable[..., Outcome]
@@ -49,12 +49,19 @@ def test_what_is_kept_is_not_made_again(evaluate: Evaluate, tmp_path: Path) -> N
     assert json.loads((tmp_path / "iclr-table1" / "smoke" / "result.json").read_text())["tables"] == result["tables"]
 
 
-def test_work_that_two_share_is_counted_once(evaluate: Evaluate, tmp_path: Path) -> None:
-    outcome = evaluate("paper", "eepd-fig13", "iclr-fig16", "--scale", "smoke", "--out", tmp_path)
-    results = [tmp_path / name / "smoke" / "result.json" for name in ("eepd-fig13", "iclr-fig16")]
-    one, other = (json.loads(result.read_text())["cpu_seconds_of_all_work"] for result in results)
-    assert one == other > 0
-    assert f"all of them rest on {one / 60:.1f} CPU minutes of work, what they share counted once" in outcome.out
+@pytest.mark.parametrize(
+    ("code", "told"), [("a commit", "together 12.0 CPU"), ("unknown", "together at least 12.0 CPU")]
+)
+def test_work_that_several_share_is_counted_once(
+    code: str, told: str, evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, experiment: Experiment, scale: str, bench: Bench, *_: object) -> None:
+        bench.work, bench.codes = {"of both": 600.0, f"of {name}": 60.0}, {code}
+
+    monkeypatch.setattr("cli.paper._run", run)
+    outcome = evaluate("paper", "eepd-fig13", "iclr-table1", "--out", tmp_path)
+    assert told in outcome.out
+    assert "together" not in evaluate("paper", "eepd-fig13", "--out", tmp_path).out
 
 
 @pytest.mark.parametrize(
