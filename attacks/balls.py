@@ -25,6 +25,9 @@ class Ball(ABC):
         if not 0 <= self.eps < float("inf"):
             raise ValueError(f"eps must be a finite radius >= 0 in pixels of [0, 1], got {self.eps}")
 
+    def _eps(self, radius: Tensor | None) -> float | Tensor:
+        return self.eps if radius is None else radius
+
     @abstractmethod
     def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """The point of the ball nearest to `x_adv` (L2: nearest in the ball, then clipped to [0, 1]).
@@ -66,7 +69,7 @@ class Linf(Ball):
 
     def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Clip every pixel into [x - eps, x + eps] and [0, 1]."""
-        eps = self.eps if radius is None else radius
+        eps = self._eps(radius)
         low, high = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
         return torch.clamp(x_adv, low, high)
 
@@ -76,7 +79,7 @@ class Linf(Ball):
 
     def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Each pixel uniform in [x - eps, x + eps]."""
-        eps = self.eps if radius is None else radius
+        eps = self._eps(radius)
         return torch.clamp(x + eps * (2 * uniform_like(x) - 1), 0, 1)
 
 
@@ -89,7 +92,7 @@ class L2(Ball):
 
     def project(self, x_adv: Tensor, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Shorten the difference to eps, then clip to [0, 1], which only brings it nearer to x."""
-        delta, eps = x_adv - x, self.eps if radius is None else radius
+        delta, eps = x_adv - x, self._eps(radius)
         length = _norm(delta).clamp_min(torch.finfo(x.dtype).tiny).clamp_min(eps)  # never 0 / 0
         return torch.clamp(x + delta * (eps / length), 0, 1)
 
@@ -103,7 +106,7 @@ class L2(Ball):
 
     def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """A uniform direction, and a length whose n-th power is uniform."""
-        direction, eps = self.ascent(normal_like(x)), self.eps if radius is None else radius
+        direction, eps = self.ascent(normal_like(x)), self._eps(radius)
         share = uniform_like(x[:, :1, :1, :1]) ** (1 / x[0].numel())
         return torch.clamp(x + eps * share * direction, 0, 1)
 
@@ -169,7 +172,7 @@ class L1(Ball):
 
     def sample(self, x: Tensor, radius: Tensor | None = None) -> Tensor:
         """Exponential sizes, random signs, and a length whose n-th power is uniform."""
-        eps = self.eps if radius is None else radius
+        eps = self._eps(radius)
         size, sign = -torch.log1p(-uniform_like(x)), (2 * (uniform_like(x) < 0.5) - 1)
         share = uniform_like(x[:, :1, :1, :1]) ** (1 / x[0].numel())
         total = size.sum((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)

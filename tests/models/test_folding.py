@@ -45,15 +45,12 @@ def folded(network: nn.Module) -> int:
     return sum("forward" in vars(module) for module in network.modules())
 
 
-def assert_same(
-    network: nn.Module, x: Tensor, pairs: int, tolerance: float = 1e-10, of_gradients: float | None = None
-) -> None:
+def assert_same(network: nn.Module, x: Tensor, pairs: int, tolerance: float = 1e-10) -> None:
     expected = answer(network, x)
-    tolerances = tolerance, of_gradients or tolerance
     with folded_batchnorm(network):
         assert folded(network) == 2 * pairs
-        for value, reference, share in zip(answer(network, x), expected, tolerances, strict=True):
-            assert (value - reference).norm() <= share * reference.norm()
+        for value, reference in zip(answer(network, x), expected, strict=True):
+            assert (value - reference).norm() <= tolerance * reference.norm()
     assert folded(network) == 0
 
 
@@ -68,14 +65,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_and_input_gradients_stay(name: str) -> None:
+def test_logits_and_input_gradients_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     build, pairs = NETWORKS[name]
     torch.manual_seed(0)
     network = randomised(build())
     size = 32 if name == "vgg16" else 16
     x = torch.rand(2, 3, size, size)
-    # In single precision a unit on the kink of its ReLU may fall to the other side, on some processors.
-    assert_same(network, x, pairs, tolerance=1e-5, of_gradients=0.1)
+    with monkeypatch.context() as patched:
+        # In single precision a unit on the kink of its ReLU may fall to the other side: the processor decides.
+        patched.setattr(nn.functional, "relu", lambda z, inplace=False: nn.functional.silu(z))
+        assert_same(network, x, pairs, tolerance=1e-5)
     assert_same(network.double(), x.double(), pairs, tolerance=1e-10)
 
 
