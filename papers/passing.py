@@ -67,36 +67,49 @@ class Passing(Experiment):
         sides: networks and images by name.
         n: images, by side and situation: "Clean", or the name of an attack. What is missing or 0 is left out.
         parameters: by family (`papers.families`), in the order of rising distortion.
-        tuning: whether as many other images are there to choose parameters on (not for clean images).
+        tuning: whether parameters are chosen on other attacked images: as many as are reported, or fewer.
+        tune_on: at most so many of them, by side; at least 1.
     """
 
     sides: dict[str, Side] = field(default_factory=dict)
     n: dict[str, dict[str, int]] = field(default_factory=dict)
     parameters: dict[str, list[float]] = field(default_factory=dict)
     tuning: bool = False
+    tune_on: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, counts in self.n.items():
             known = {CLEAN, *(self.sides[name].attacks if name in self.sides else ())}
             if odd := set(counts) - known:
                 raise ValueError(f"n names {', '.join(sorted(odd))} for {name}, which has {', '.join(sorted(known))}")
+        if odd := {name for name, most in self.tune_on.items() if name not in self.sides or most < 1}:
+            told = ", ".join(f"{name}: {self.tune_on[name]}" for name in sorted(odd))
+            raise ValueError(f"tune_on takes counts above 0 for {', '.join(self.sides)}, got {told}")
 
     def situations(self) -> list[tuple[str, str]]:
         """(side, "Clean" or attack) of everything that is to be done."""
         return [(side, situation) for side in self.sides for situation, n in self.n.get(side, {}).items() if n]
+
+    def count(self, side: str, situation: str, tuning: bool = False) -> int:
+        """Images of a situation: those that are reported, or those to choose parameters on."""
+        n = self.n[side][situation]
+        if not tuning:
+            return n
+        return min(n, self.tune_on.get(side, n)) if self.tuning and situation != CLEAN else 0
 
     def cost(self, bench: Bench) -> Cost:
         """See `Experiment`."""
         return sum((self._cost(bench, *names) for names in self.situations()), Cost())
 
     def _cost(self, bench: Bench, side: str, situation: str) -> Cost:
-        of, n = self.sides[side], self.n[side][situation]
+        of = self.sides[side]
+        n = self.count(side, situation) + self.count(side, situation, tuning=True)
         attack = of.attacks.get(situation)
         passes = sum(self._draws(of, situation, each) for each in self._channels(of).values())
         whole = Cost(forward=(1 + passes) * n)
         if attack is not None:
             whole += bench.cost(bench.network(of.network), attack, of.source(situation, n, tuning=False))
-        return whole * (2 if self._tunes(situation) else 1)
+        return whole
 
     def curves(self, bench: Bench, side: str, situation: str, tuning: bool = False) -> Curves:
         """Family -> its points; "Iden" -> one point, of the images as they are.
@@ -109,7 +122,7 @@ class Passing(Experiment):
         """
         of = self.sides[side]
         network, attack = bench.network(of.network), of.attacks.get(situation)
-        source = of.source(situation, self.n[side][situation], tuning)
+        source = of.source(situation, self.count(side, situation, tuning), tuning)
         found: dict[str, list[Point]] = {IDENTITY: [_point(0, passed(bench, network, [], source, 1, attack))]}
         for (family, parameter), each in self._channels(of).items():
             arrays = passed(bench, network, [each], source, self._draws(of, situation, each), attack)
@@ -126,9 +139,6 @@ class Passing(Experiment):
 
     def _draws(self, of: Side, situation: str, each: Channel) -> int:
         return 1 if situation == CLEAN or not each.random else of.draws
-
-    def _tunes(self, situation: str) -> bool:
-        return self.tuning and situation != CLEAN
 
 
 def passed(

@@ -86,9 +86,9 @@ class Recovery(Passing):
                 ours.setdefault(f"{of.side}, {of.attack}, {family}", {}).update(_numbers(of.at_best(family)))
             ours[f"{of.side}, {of.attack}, {IDENTITY}"] = _numbers(of.curves[IDENTITY][0])
         caption = (
-            f"{self.title}. {self._images()} Parameters are chosen on as many other images, their intervals are those "
-            "of parameters that cannot be told from the chosen one there (paired, 95 %); accuracy with 95 % bootstrap "
-            "intervals over images, L2 from the clean image in pixels of [0, 1]."
+            f"{self.title}. {self._images()} Parameters are chosen on other images ({self._tuned()}), their "
+            "intervals are those of parameters that cannot be told from the chosen one there (paired, 95 %); accuracy with "
+            "95 % bootstrap intervals over images, L2 from the clean image in pixels of [0, 1]."
         )
         return beside("best", ours, self.printed, caption)
 
@@ -101,6 +101,10 @@ class Recovery(Passing):
                     rows.append([side, situation, family, point.parameter, accuracy, l2])
         header = ["side", "attack", "channel", "parameter", "accuracy (%)", "mean L2"]
         return Table("curves", header, rows, f"{self.title}: every parameter. {self._images()}")
+
+    def _tuned(self) -> str:
+        counts = {names: self.count(*names, tuning=True) for names in self.situations() if names[1] != CLEAN}
+        return ", ".join(f"{side}, {attack}: {n}" for (side, attack), n in counts.items())
 
     def _images(self) -> str:
         parts = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attacks import FGSM, Linf
 from defenses import Brightness, PapersUniform
 from papers import Bench, CleanAccuracy, Hybrid, Recovery, Side, Source
+from papers.families import channel
 from papers.passing import passed
 from papers.smoke import split
 
@@ -79,6 +80,8 @@ def test_the_cost_counts_attacks_and_passes_for_both_halves(bench: Bench) -> Non
     both = Recovery("a", n={"s": {"FGSM": 4, "Clean": 2}}, **settings).cost(bench)  # type: ignore[arg-type]
     # Attack and its judge: 2 forward, 1 gradient. Passes: 1 as they are, 1 FC, 2 * 3 Gauss; clean ones pass once.
     assert (both.forward, both.gradient) == (2 * 4 * (2 + 8) + 2 * 4, 2 * 4 * 1)
+    fewer = Recovery("a", n={"s": {"FGSM": 4, "Clean": 2}}, tune_on={"s": 1}, **settings).cost(bench)  # type: ignore[arg-type]
+    assert (fewer.forward, fewer.gradient) == ((4 + 1) * (2 + 8) + 2 * 4, (4 + 1) * 1)
 
 
 def test_names_that_nothing_stands_behind_are_refused() -> None:
@@ -86,6 +89,18 @@ def test_names_that_nothing_stands_behind_are_refused() -> None:
         CleanAccuracy("a", sides={"s": Side()}, n={"s": {"PGD": 1}})
     with pytest.raises(ValueError, match="no rule is called best; known: recovers"):
         Recovery("a", rules=["best"])
+    with pytest.raises(ValueError, match="tune_on takes counts above 0 for s, got s: 0"):
+        Recovery("a", sides={"s": Side()}, tune_on={"s": 0})
+
+
+def test_parameters_are_chosen_on_as_many_images_as_asked_for(bench: Bench) -> None:
+    side = {"s": Side(attacks={"FGSM": FGSM(Linf(0.1))}, tune_from=4)}
+    recovery = Recovery("a", sides=side, n={"s": {"FGSM": 4}}, parameters={"FC": [10]}, tuning=True, tune_on={"s": 3})
+    tuned = recovery.curves(bench, "s", "FGSM", tuning=True)["FC"][0]
+    others = passed(bench, bench.network("bright"), [channel("FC", 10)], Source("", 3, 4), 1, FGSM(Linf(0.1)))
+    assert tuned.right.tolist() == others["right"].tolist()
+    assert len(recovery.curves(bench, "s", "FGSM")["FC"][0].right) == 4
+    assert "(s, FGSM: 3)" in recovery.run(bench).tables[0].caption
 
 
 def test_a_pair_of_channels_is_compared_with_the_better_of_its_parts(bench: Bench) -> None:
