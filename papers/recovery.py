@@ -87,8 +87,8 @@ class Recovery(Passing):
             ours[f"{of.side}, {of.attack}, {IDENTITY}"] = _numbers(of.curves[IDENTITY][0])
         caption = (
             f"{self.title}. {self._images()} Parameters are chosen on other images ({self._tuned()}), their "
-            "intervals are those of parameters that cannot be told from the chosen one there (paired, 95 %); accuracy with "
-            "95 % bootstrap intervals over images, L2 from the clean image in pixels of [0, 1]."
+            "intervals are those of parameters that cannot be told from the chosen one there (paired, 95 %); accuracy "
+            "with 95 % bootstrap intervals over images, L2 from the clean image in pixels of [0, 1]."
         )
         return beside("best", ours, self.printed, caption)
 
