@@ -1,7 +1,6 @@
 """`evaluate.py paper`: an experiment of the papers at a chosen scale, beside the printed numbers."""
 
 import dataclasses
-import platform
 import shlex
 import time
 from collections.abc import Collection, Sequence
@@ -20,7 +19,7 @@ from cli.progress import Pulse, duration
 from cli.targets import target_at
 from cli.trained import trained_here
 from evaluation.records import write_atomically
-from evaluation.sessions import code_version
+from evaluation.sessions import code_version, processor
 from papers import Bench, Experiment, MissingNetwork, overview, smoke, write
 from papers.writing import shown
 
@@ -237,7 +236,7 @@ def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path,
         "code": bench.code,  # as this process began; the folder may hold another version by now
         "code_of_work": sorted(bench.codes),  # some of it may be older
         "device": str(bench.device),
-        "machine": platform.machine(),
+        "processor": processor(),
         "torch": torch.__version__,
     }
     files = write(out / name / scale, findings, facts)

@@ -102,7 +102,8 @@ def _data(manifest: Mapping[str, Any]) -> str:
 
 def _facts(manifest: Mapping[str, Any], environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What was done on what: name and value."""
-    hardware = [str(environment[key]) for key in ("device_name", "machine") if environment.get(key)]
+    processor = environment.get("processor") or environment.get("machine")  # folders of before have no processor
+    hardware = [str(name) for name in (environment.get("device_name"), processor) if name]
     known = {
         "data": f"{_data(manifest)} {manifest['split']}",
         "images": f"{manifest['n']:,}",

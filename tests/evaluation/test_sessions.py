@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluation import Records
-from evaluation.sessions import code_version, environment, note_session
+from evaluation.sessions import code_version, environment, note_session, processor
 
 MANIFEST: dict[str, Any] = {"adversaries": ["clean"], "seed": 0}
 
@@ -65,3 +65,14 @@ def test_each_session_adds_a_line_that_the_manifest_does_not_know(tmp_path: Path
     assert (first["device"], first["device_name"]) == ("cpu", f"{torch.get_num_threads()} CPU threads")
     assert (first["torch"], first["numpy"]) == (version("torch"), version("numpy"))
     assert first["code"] == code_version()
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel name\t: Some  CPU\n\nprocessor\t: 1\nmodel name\t: Some  CPU\n")
+    assert processor(told) == "Some CPU"
+    told.write_text("processor\t: 0\nmodel name\t:\n")  # some virtual machines hide it
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert processor(told) == processor(tmp_path / "nowhere") == "riscv64"
+    assert environment(torch.device("cpu"), 1)["processor"] == processor()
