@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from cli.parser import Parser, read_settings
 from cli.progress import Pulse, duration
 from cli.targets import target_at
 from cli.trained import trained_here
+from evaluation import aligned
 from evaluation.records import write_atomically
 from evaluation.sessions import code_version, processor
 from papers import Bench, Experiment, MissingNetwork, overview, smoke, write
@@ -192,12 +193,13 @@ def _run_all(
     chosen: dict[str, Experiment], scale: str, taken: dict[str, str], out: Path, words: list[str]
 ) -> list[str]:
     """Run them one after the other; returns what networks some of them miss."""
-    missing, benches = [], []
+    missing: list[str] = []
+    benches: dict[str, Bench] = {}
     for name, experiment in chosen.items():
         bench = _bench(scale, taken, out)
         try:
             _run(name, experiment, scale, bench, out, words)
-            benches.append(bench)
+            benches[name] = bench
         except MissingNetwork as error:
             missing.append(f"{name}: {error}")
     if len(benches) > 1:
@@ -205,11 +207,18 @@ def _run_all(
     return missing
 
 
-def _together(benches: Sequence[Bench]) -> str:
-    work = {batch: seconds for bench in benches for batch, seconds in bench.work.items()}
+def _together(benches: Mapping[str, Bench]) -> str:
+    """What each rests on took, and what of it no earlier one rests on, too."""
+    rows = [["CPU minutes of work", "alone", "after those above"]]
+    known: dict[str, float] = {}
+    for name, bench in benches.items():
+        added = sum(seconds for batch, seconds in bench.work.items() if batch not in known)
+        rows.append([name, *(f"{seconds / 60:,.1f}" for seconds in (sum(bench.work.values()), added))])
+        known |= bench.work
     # Work from before there were notes has no times.
-    about = "at least " if any("unknown" in bench.codes for bench in benches) else ""
-    return f"together {about}{sum(work.values()) / 60:,.1f} CPU minutes of work, what several rest on counted once"
+    about = "at least " if any("unknown" in bench.codes for bench in benches.values()) else ""
+    total = f"together {about}{sum(known.values()) / 60:,.1f} CPU minutes of work, what several rest on counted once"
+    return f"\n{aligned(rows)}\n{total}"
 
 
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:

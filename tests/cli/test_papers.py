@@ -61,6 +61,9 @@ def test_work_that_several_share_is_counted_once(
     monkeypatch.setattr("cli.paper._run", run)
     outcome = evaluate("paper", "eepd-fig13", "iclr-table1", "--out", tmp_path)
     assert told in outcome.out
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert ["eepd-fig13", "11.0", "11.0"] in lines
+    assert ["iclr-table1", "11.0", "1.0"] in lines
     assert "together" not in evaluate("paper", "eepd-fig13", "--out", tmp_path).out
 
 
