@@ -218,7 +218,7 @@ def _together(benches: Mapping[str, Bench]) -> str:
     # Work from before there were notes has no times.
     about = "at least " if any("unknown" in bench.codes for bench in benches.values()) else ""
     total = f"together {about}{sum(known.values()) / 60:,.1f} CPU minutes of work, what several rest on counted once"
-    return f"\n{aligned(rows)}\n{total}"
+    return f"\n{aligned(rows)}\n{total}" if sum(known.values()) > 60 else total  # smoke: nothing but zeros
 
 
 def _run(name: str, experiment: Experiment, scale: str, bench: Bench, out: Path, words: list[str]) -> None:
