@@ -86,7 +86,7 @@ def _noise_guide(words: list[str]) -> None:
     from analysis.noise_guide import noise_guide, table
     from datamodules.pixels import unit_range
 
-    device, (pixels, _) = device_of(target), split[list(range(n))]
+    device, (pixels, _) = device_of(target, "noise-guide"), split[list(range(n))]
     rows = noise_guide(target.network.to(device), unit_range(pixels.to(device)))
     data = target.cli.config.data.class_path.rsplit(".", 1)[-1]
     print(f"\n{target.recipe} ({target.source}), {data} {images.split}, n = {n}\n{table(rows)}")

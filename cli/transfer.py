@@ -15,7 +15,7 @@ from analysis.report import write_report
 from analysis.transfer import figure, table
 from attacks import Attack
 from cli.certify import device_of
-from cli.members import common_classes, common_data, divided, named, refuse_several_devices
+from cli.members import common_classes, common_data, divided, named
 from cli.names import UsageError, resolve
 from cli.parser import read_suite
 from cli.progress import Progress, duration
@@ -110,13 +110,12 @@ def main(words: list[str]) -> None:
 
 def _prepared(targets: dict[str, Target], attacks: dict[str, Attack], settings: Settings) -> _Job:
     first = next(iter(targets.values()))
-    refuse_several_devices(first.cli.config_init.trainer, "transfer")
     data = common_data(targets, settings.split)
     split = refusing(first.cli.datamodule.split, settings.split)
     n = settings.n or min(_MOST, len(split))
     if n > len(split):
         raise UsageError(f"--n {n}: the {settings.split} split has {len(split)} images")
-    device = device_of(first)
+    device = device_of(first, "transfer")
     models = {name: _on(target.network, device) for name, target in targets.items()}
     classes = common_classes(models, _images(split, [0], device)[0])
     draws = {name: (settings.draws or 100) if is_random(model) else 1 for name, model in models.items()}

@@ -212,6 +212,8 @@ WRONG = {
     "certify {run} --foo 3": ["foo"],
     "certify --weights weights.pth": ["--weights needs --model"],
     "noise-guide {run} --std 0.1": ["std"],
+    "certify {run} --std 0.1 --trainer.devices 2": ["--trainer.devices 2", "certify runs on one device"],
+    "noise-guide {run} --trainer.num_nodes 2": ["--trainer.num_nodes 2", "noise-guide runs on one device"],
     "noise-guide {run} --images 0": ["--images", ">= 1", "'0'"],
 }
 
