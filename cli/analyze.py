@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.certify import CERTIFY_OPTIONS, Settings, certify_run, device_of
+from cli.certify import CERTIFY_OPTIONS, Settings, certify_run
 from cli.names import UsageError, number_in, recipes, resolve, unknown
+from cli.processes import device_of
 from cli.quiet import hush
 from cli.targets import Target, refusing, target_of
 from cli.train import guarded
@@ -86,7 +87,7 @@ def _noise_guide(words: list[str]) -> None:
     from analysis.noise_guide import noise_guide, table
     from datamodules.pixels import unit_range
 
-    device, (pixels, _) = device_of(target, "noise-guide"), split[list(range(n))]
+    device, (pixels, _) = device_of(target.cli.config_init.trainer, "noise-guide"), split[list(range(n))]
     rows = noise_guide(target.network.to(device), unit_range(pixels.to(device)))
     data = target.cli.config.data.class_path.rsplit(".", 1)[-1]
     print(f"\n{target.recipe} ({target.source}), {data} {images.split}, n = {n}\n{table(rows)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.names import UsageError, changed, number_in
+from cli.processes import device_of
 from cli.targets import Target, refusing
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
     smoothing = Smoothing(std, settings.n0, settings.samples, settings.alpha)
     # A GPU would round the factors of convolutions to 10 bits (TF32); reported numbers are float32.
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    device = device_of(target, "certify")
+    device = device_of(target.cli.config_init.trainer, "certify")
     rows = _open_rows(target, settings, split_name, smoothing)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     missing = [index for index in range(n) if index not in rows.known]
@@ -80,21 +81,6 @@ def certify_run(target: Target, settings: Settings, split_name: str, split: Any,
         progress.advance(1)
     progress.close()
     _report(target, settings, rows, split_name, smoothing, n, str(device))
-
-
-def device_of(target: Target, command: str) -> Any:
-    """The device that `--trainer.accelerator` means, or the best there is.
-
-    Raises:
-        UsageError: the Trainer is told to use several; the message names the command.
-    """
-    from cli.members import refuse_several_devices
-    from cli.processes import trainer_of
-
-    settings = target.cli.config_init.trainer
-    refuse_several_devices(settings, command)
-    quiet = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_progress_bar": False}
-    return trainer_of({**settings, **quiet, "devices": 1}).strategy.root_device
 
 
 def _open_rows(target: Target, settings: Settings, split_name: str, smoothing: "Smoothing") -> "Rows":

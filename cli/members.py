@@ -34,13 +34,6 @@ def named(targets: Sequence[Target]) -> dict[str, Target]:
     }
 
 
-def refuse_several_devices(trainer: Mapping[str, Any], command: str) -> None:
-    """Raises UsageError where Lightning's settings ask for more than the best device there is."""
-    for option, allowed in (("devices", (None, "auto", 1, "1")), ("num_nodes", (None, 1))):
-        if (given := trainer.get(option)) not in allowed:
-            raise UsageError(f"--trainer.{option} {given}: {command} runs on one device")
-
-
 def common_data(targets: Mapping[str, Target], split: str) -> dict[str, Any]:
     """The data set that all networks belong to, as a manifest has it.
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from cli.names import UsageError
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    import torch
 
 # As Lightning's launcher and torchrun, and as srun, tell a process its number on its machine.
 _LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")
@@ -43,6 +44,19 @@ def trainer_of(settings: dict[str, Any]) -> "pl.Trainer":
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UsageError(f"--trainer: {' '.join(str(error).split())}") from error
     return trainer
+
+
+def device_of(settings: Mapping[str, Any], command: str) -> "torch.device":
+    """Where a command that runs in one process computes: the device that Lightning's settings mean, or the best.
+
+    Raises:
+        UsageError: they ask for several, or for one that is not to be had; the message names the command.
+    """
+    for option, allowed in (("devices", (None, "auto", 1, "1")), ("num_nodes", (None, 1))):
+        if (given := settings.get(option)) not in allowed:
+            raise UsageError(f"--trainer.{option} {given}: {command} runs on one device")
+    quiet = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_progress_bar": False}
+    return trainer_of({**settings, **quiet, "devices": 1}).strategy.root_device
 
 
 @contextmanager

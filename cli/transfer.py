@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from analysis.report import write_report
 from analysis.transfer import figure, table
 from attacks import Attack
-from cli.certify import device_of
 from cli.members import common_classes, common_data, divided, named
 from cli.names import UsageError, resolve
 from cli.parser import read_suite
+from cli.processes import device_of
 from cli.progress import Progress, duration
 from cli.settings import OPTIONS, Settings
 from cli.targets import Target, refusing, target_at
@@ -115,7 +115,7 @@ def _prepared(targets: dict[str, Target], attacks: dict[str, Attack], settings: 
     n = settings.n or min(_MOST, len(split))
     if n > len(split):
         raise UsageError(f"--n {n}: the {settings.split} split has {len(split)} images")
-    device = device_of(first, "transfer")
+    device = device_of(first.cli.config_init.trainer, "transfer")
     models = {name: _on(target.network, device) for name, target in targets.items()}
     classes = common_classes(models, _images(split, [0], device)[0])
     draws = {name: (settings.draws or 100) if is_random(model) else 1 for name, model in models.items()}

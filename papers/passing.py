@@ -67,35 +67,25 @@ class Passing(Experiment):
         sides: networks and images by name.
         n: images, by side and situation: "Clean", or the name of an attack. What is missing or 0 is left out.
         parameters: by family (`papers.families`), in the order of rising distortion.
-        tuning: whether parameters are chosen on other attacked images: as many as are reported, or fewer.
-        tune_on: at most so many of them, by side; at least 1.
     """
 
     sides: dict[str, Side] = field(default_factory=dict)
     n: dict[str, dict[str, int]] = field(default_factory=dict)
     parameters: dict[str, list[float]] = field(default_factory=dict)
-    tuning: bool = False
-    tune_on: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, counts in self.n.items():
             known = {CLEAN, *(self.sides[name].attacks if name in self.sides else ())}
             if odd := set(counts) - known:
                 raise ValueError(f"n names {', '.join(sorted(odd))} for {name}, which has {', '.join(sorted(known))}")
-        if odd := {name for name, most in self.tune_on.items() if name not in self.sides or most < 1}:
-            told = ", ".join(f"{name}: {self.tune_on[name]}" for name in sorted(odd))
-            raise ValueError(f"tune_on takes counts above 0 for {', '.join(self.sides)}, got {told}")
 
     def situations(self) -> list[tuple[str, str]]:
         """(side, "Clean" or attack) of everything that is to be done."""
         return [(side, situation) for side in self.sides for situation, n in self.n.get(side, {}).items() if n]
 
-    def count(self, side: str, situation: str, tuning: bool = False) -> int:
-        """Images of a situation: those that are reported, or those to choose parameters on."""
-        n = self.n[side][situation]
-        if not tuning:
-            return n
-        return min(n, self.tune_on.get(side, n)) if self.tuning and situation != CLEAN else 0
+    def tuned_on(self, side: str, situation: str) -> int:
+        """How many other images there are to choose parameters on; 0 where none are chosen."""
+        return 0
 
     def cost(self, bench: Bench) -> Cost:
         """See `Experiment`."""
@@ -103,7 +93,7 @@ class Passing(Experiment):
 
     def _cost(self, bench: Bench, side: str, situation: str) -> Cost:
         of = self.sides[side]
-        n = self.count(side, situation) + self.count(side, situation, tuning=True)
+        n = self.n[side][situation] + self.tuned_on(side, situation)
         attack = of.attacks.get(situation)
         passes = sum(self._draws(of, situation, each) for each in self._channels(of).values())
         whole = Cost(forward=(1 + passes) * n)
@@ -122,7 +112,8 @@ class Passing(Experiment):
         """
         of = self.sides[side]
         network, attack = bench.network(of.network), of.attacks.get(situation)
-        source = of.source(situation, self.count(side, situation, tuning), tuning)
+        n = self.tuned_on(side, situation) if tuning else self.n[side][situation]
+        source = of.source(situation, n, tuning)
         found: dict[str, list[Point]] = {IDENTITY: [_point(0, passed(bench, network, [], source, 1, attack))]}
         for (family, parameter), each in self._channels(of).items():
             arrays = passed(bench, network, [each], source, self._draws(of, situation, each), attack)

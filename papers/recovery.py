@@ -25,13 +25,14 @@ class Recovery(Passing):
     the parameter suits all attacks of a side at once, ATTACK is "all".
 
     Args:
+        tune_on: by side, on how many other images parameters are chosen at most; otherwise on as many as are reported.
         against: of the figure: the channel's mean L2 distortion, its parameter, or no figure.
         together: families that share a panel of a figure against parameters; one panel for each group and side.
         for_all: whether a parameter is chosen for all attacks of a side together.
         rules: which claims are judged, see `papers.recovery_claims`.
     """
 
-    tuning: bool = True
+    tune_on: dict[str, int] = field(default_factory=dict)
     against: Literal["distortion", "parameter", "none"] = "distortion"
     together: list[list[str]] = field(default_factory=list)
     for_all: bool = False
@@ -41,13 +42,21 @@ class Recovery(Passing):
         super().__post_init__()
         if odd := [rule for rule in self.rules if rule not in {*RULES, "bounded_by_clean"}]:
             raise ValueError(f"no rule is called {odd[0]}; known: {', '.join([*RULES, 'bounded_by_clean'])}")
+        if wrong := [name for name, most in self.tune_on.items() if name not in self.sides or most < 1]:
+            told = f"{wrong[0]}: {self.tune_on[wrong[0]]}"
+            raise ValueError(f"tune_on takes counts above 0 for {', '.join(self.sides)}, got {told}")
+
+    def tuned_on(self, side: str, situation: str) -> int:
+        """See `Passing`; of clean images none are."""
+        n = self.n[side][situation]
+        return 0 if situation == CLEAN else min(n, self.tune_on.get(side, n))
 
     def run(self, bench: Bench) -> Findings:
         """See `Experiment`."""
         reported, tuned = {}, {}
         for names in self.situations():
             reported[names] = self.curves(bench, *names)
-            if names[1] != CLEAN:
+            if self.tuned_on(*names):
                 tuned[names] = self.curves(bench, *names, tuning=True)
         found = self._recovered(reported, tuned)
         clean = {side: curves for (side, situation), curves in reported.items() if situation == CLEAN}
@@ -103,8 +112,8 @@ class Recovery(Passing):
         return Table("curves", header, rows, f"{self.title}: every parameter. {self._images()}")
 
     def _tuned(self) -> str:
-        counts = {names: self.count(*names, tuning=True) for names in self.situations() if names[1] != CLEAN}
-        return ", ".join(f"{side}, {attack}: {n}" for (side, attack), n in counts.items())
+        counts = [(*names, self.tuned_on(*names)) for names in self.situations()]
+        return ", ".join(f"{side}, {attack}: {n}" for side, attack, n in counts if n)
 
     def _images(self) -> str:
         parts = []

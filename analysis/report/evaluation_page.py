@@ -86,8 +86,6 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
 def facts(evaluation: Evaluation) -> list[tuple[str, Any]]:
     """What was evaluated: name and value, those that are known."""
     manifest, environment = evaluation.manifest, evaluation.environment
-    device = environment.get("device_name") or environment.get("device")
-    processor = environment.get("processor") or environment.get("machine")  # folders of before have no processor
     draws = evaluation.draws if evaluation.random else "1 (no noise)"
     split = manifest.get("split") or ""
     known = {
@@ -96,7 +94,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, Any]]:
         "judge draws": draws,
         "seed": manifest.get("seed"),
         "date": str(environment.get("date") or "")[:10],
-        "hardware": ", ".join(str(name) for name in (device, processor) if name),
+        "hardware": words.hardware(environment),
         "weights (SHA-256)": str(manifest.get("weights_sha256") or "")[:12],
     }
     return [(name, value) for name, value in known.items() if value not in (None, "")]

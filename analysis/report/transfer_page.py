@@ -9,6 +9,7 @@ from typing import Any
 from analysis.report.folder import json_object
 from analysis.report.html import html
 from analysis.report.results import Estimate, cost
+from analysis.report.words import hardware
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,11 @@ def _data(manifest: Mapping[str, Any]) -> str:
 
 def _facts(manifest: Mapping[str, Any], environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What was done on what: name and value."""
-    processor = environment.get("processor") or environment.get("machine")  # folders of before have no processor
-    hardware = [str(name) for name in (environment.get("device_name"), processor) if name]
     known = {
         "data": f"{_data(manifest)} {manifest['split']}",
         "images": f"{manifest['n']:,}",
         "seed": manifest["seed"],
         "date": str(environment.get("date") or "")[:10],
-        "hardware": ", ".join(hardware),
+        "hardware": hardware(environment),
     }
     return [(name, value) for name, value in known.items() if value not in (None, "")]

@@ -1,5 +1,8 @@
 """What the numbers mean, for a reader who sees this project for the first time."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from analysis.report.folder import Evaluation
 from analysis.report.results import Headline
 
@@ -33,6 +36,13 @@ def terms(evaluation: Evaluation) -> list[tuple[str, str]]:
     level = 100 * summaries[0].get("decision_level", 0.05)
     random = [(word, text.format(level=level)) for word, text in _RANDOM.items()]
     return [*_ALWAYS.items(), *(random if evaluation.random else ())]
+
+
+def hardware(environment: Mapping[str, Any]) -> str:
+    """What computed it, as far as the environment tells: folders of before know the architecture, not the processor."""
+    device = environment.get("device_name") or environment.get("device")
+    processor = environment.get("processor") or environment.get("machine")
+    return ", ".join(str(name) for name in (device, processor) if name)
 
 
 def verdict(evaluation: Evaluation, headlines: list[Headline], worst: Headline | None, doubts: int) -> str:

@@ -95,7 +95,7 @@ def test_names_that_nothing_stands_behind_are_refused() -> None:
 
 def test_parameters_are_chosen_on_as_many_images_as_asked_for(bench: Bench) -> None:
     side = {"s": Side(attacks={"FGSM": FGSM(Linf(0.1))}, tune_from=4)}
-    recovery = Recovery("a", sides=side, n={"s": {"FGSM": 4}}, parameters={"FC": [10]}, tuning=True, tune_on={"s": 3})
+    recovery = Recovery("a", sides=side, n={"s": {"FGSM": 4}}, parameters={"FC": [10]}, tune_on={"s": 3})
     tuned = recovery.curves(bench, "s", "FGSM", tuning=True)["FC"][0]
     others = passed(bench, bench.network("bright"), [channel("FC", 10)], Source("", 3, 4), 1, FGSM(Linf(0.1)))
     assert tuned.right.tolist() == others["right"].tolist()
